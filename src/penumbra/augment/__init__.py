@@ -1,0 +1,1 @@
+"""Cases to views: anatomy-aware families, batched, deterministic given their parameters."""

@@ -1,0 +1,277 @@
+"""Every setting of a run: one validated model per stage; a field's description is its help.
+
+A run's configuration is a preset (YAML), its ``size`` section, then dotted overrides, in order;
+``resolve`` merges and validates them and reports every mistake with its path.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from penumbra.errors import ConfigError
+from penumbra.types import Modality
+
+Size = Literal["tiny", "small", "full"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    dim: Literal[2, 3] = Field(2, description="2: slice-wise or radiographs; 3: volumes")
+    patch: tuple[int, ...] = Field(
+        (128, 128), description="patch shape in voxels, one per dimension"
+    )
+    spacing_mm: tuple[float, ...] | None = Field(
+        None, description="resample to this voxel spacing; none keeps each scan's own"
+    )
+    image_size: tuple[int, int] | None = Field(
+        None, description="radiographs are resized to this many rows and columns, aspect kept"
+    )
+    window_hu: tuple[float, float] = Field((-160.0, 240.0), description="CT display window in HU")
+    foreground: float = Field(
+        0.5, ge=0, le=1, description="share of patches centred on a labelled structure"
+    )
+    uncertain: Literal["ones", "zeros", "ignore"] = Field(
+        "ignore", description="policy for findings labelled uncertain (-1)"
+    )
+    fraction: float = Field(1.0, gt=0, le=1, description="share of labelled training patients used")
+    on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
+    workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
+
+
+class Pretrain(Section):
+    steps: int = Field(200, ge=0, description="optimizer steps; 0 skips pre-training")
+    batch: int = Field(32, ge=2)
+    lr: float = Field(1e-4, gt=0)
+    temperature: float = Field(0.1, gt=0, description="tau of NT-Xent")
+    queue: int = Field(0, ge=0, description="momentum queue length; 0 uses the batch alone")
+    momentum: float = Field(0.99, ge=0, lt=1, description="of the key encoder, with a queue")
+    negatives: Literal["all", "patient_aware"] = "patient_aware"
+    variance_guard: float = Field(0.1, ge=0, description="weight of the hinge on embedding std")
+    region: float = Field(0.5, ge=0, description="lambda1, weight of region prediction")
+    region_bins: int = Field(3, ge=2, description="position bins per axis")
+    protocol: float = Field(0.1, ge=0, description="lambda2, weight of protocol prediction")
+    protocol_mode: Literal["predict", "partition", "invariant", "off"] = "partition"
+    views: Literal["anatomy", "generic"] = Field(
+        "anatomy", description="generic: crops and intensity only, the ablation's baseline"
+    )
+
+
+class Model(Section):
+    widths: tuple[int, ...] = Field(
+        (16, 32, 64, 128), description="channels per level, finest first"
+    )
+    neck: int = Field(64, ge=1, description="width of the classification neck")
+
+
+class Bayes(Section):
+    posterior: Literal["variational", "dropout", "none"] = "variational"
+    warm_start: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="share of the steps trained deterministically before converting",
+    )
+    sigma0: float = Field(0.3, gt=0, description="initial posterior std over |weight|")
+    rho_lr_factor: float = Field(10.0, gt=0, description="learning rate of rho over that of mu")
+    kl: float = Field(1.0, ge=0, description="lambda_KL, the temperature")
+    estimator: Literal["weights", "local", "flipout"] = Field(
+        "weights", description="reparameterisation used while training"
+    )
+    dropout: float = Field(0.2, gt=0, lt=1, description="rate, for the MC-dropout posterior")
+    draws: int = Field(8, ge=1, description="posterior draws at prediction")
+
+
+class Adversarial(Section):
+    weight: float = Field(0.5, ge=0, description="lambda_adv; 0 switches the term off")
+    alpha: float = Field(0.5, ge=0, le=1, description="share of the clean loss inside L_adv")
+    eps: float = Field(2 / 255, ge=0, description="radius in display-range units")
+    steps: int = Field(1, ge=1, description="1: FGSM with random start; more: PGD")
+    norm: Literal["linf", "l2"] = "linf"
+    every: int = Field(1, ge=1, description="apply the term every n-th step")
+    gamma: float = Field(1.0, ge=0, description="exponent of the uncertainty weight; 0: unweighted")
+    clip: float = Field(3.0, ge=1, description="weights stay within 1/clip..clip")
+    draws: int = Field(2, ge=2, description="draws behind the uncertainty weight")
+    normalise_clean: bool = Field(
+        False, description="count the clean loss once, not 1+alpha*lambda"
+    )
+
+
+class Attention(Section):
+    gates: bool = True
+    weight: float = Field(0.02, ge=0, description="lambda_att")
+    direction: Literal["align", "reliable", "off"] = "reliable"
+    eta: float = Field(0.5, ge=0, le=1, description="share of the region of interest in the target")
+    clinical: float = Field(0.5, ge=0, description="lambda_clinical, on annotated pairs only")
+    anatomy: float = Field(0.1, ge=0, description="lambda_anat, attention outside the body")
+    kappa: float = Field(0.5, ge=0, le=1, description="damping of the shown map by uncertainty")
+
+
+class Train(Section):
+    steps: int = Field(600, ge=1)
+    batch: int = Field(16, ge=1)
+    lr: float = Field(1e-4, gt=0)
+    encoder_lr_factor: float = Field(
+        1.0, gt=0, description="learning rate of a pre-trained encoder"
+    )
+    warm_up: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising lr")
+    dice: float = Field(0.5, ge=0, description="w_d, weight of the Dice loss beside cross-entropy")
+    clip_norm: float = Field(5.0, gt=0)
+    augment: float = Field(0.5, ge=0, le=1, description="probability of each augmentation family")
+    validate_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(100, ge=1)
+
+
+class Evaluate(Section):
+    draws: int = Field(8, ge=1)
+    bins: int = Field(15, ge=2)
+    attack_eps: tuple[float, ...] = Field((1 / 255, 4 / 255), description="display-range units")
+    attack_steps: int = Field(10, ge=1)
+    attack_cases: int = Field(8, ge=0, description="test cases attacked and shifted; 0: none")
+    severities: tuple[int, ...] = (1, 3, 5)
+    bootstrap: int = Field(2000, ge=100)
+    error_target: float = Field(0.05, gt=0, lt=1, description="y of 'keep errors under y'")
+
+
+class Config(Section):
+    """Everything that a run folder needs in order to be repeated."""
+
+    name: str
+    modality: Modality
+    size: Size = "small"
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: Data = Data()
+    pretrain: Pretrain = Pretrain()
+    model: Model = Model()
+    bayes: Bayes = Bayes()
+    adversarial: Adversarial = Adversarial()
+    attention: Attention = Attention()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+
+    def yaml(self) -> str:
+        """The resolved configuration as it is written to ``config.yaml``."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def preset_names() -> list[str]:
+    """Names accepted by ``--preset``."""
+    folder = resources.files("penumbra") / "presets"
+    return sorted(
+        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
+    )
+
+
+def resolve(
+    preset: str, *, size: Size | None = None, overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Merge a preset, its size section and dotted overrides into one validated configuration.
+
+    Args:
+        preset: a shipped preset's name or the path of a YAML file.
+        overrides: dotted path -> value, e.g. ``{"train.lr": "3e-4"}``; text is read as YAML.
+
+    Raises:
+        ConfigError: the preset is unknown, or any setting is; all mistakes are listed.
+    """
+    tree = _read_preset(preset)
+    sizes = tree.pop("sizes", {})
+    chosen = size or tree.get("size", "small")
+    tree["size"] = chosen
+    _merge(tree, sizes.get(chosen, {}))
+    for dotted, value in (overrides or {}).items():
+        _merge(tree, _nest(dotted, yaml.safe_load(value) if isinstance(value, str) else value))
+    return validate(tree, source=preset)
+
+
+def load(path: Path) -> Config:
+    """Read a resolved ``config.yaml``."""
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({_first_line(error)})") from error
+    return validate(tree, source=str(path))
+
+
+def validate(tree: object, *, source: str) -> Config:
+    """Check a plain tree against ``Config``.
+
+    Raises:
+        ConfigError: lists every mistake with its path, and "did you mean" for unknown keys.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        known = _dotted_fields(Config)
+        lines = [_explain(e["loc"], e["type"], e["msg"], e["input"], known) for e in error.errors()]
+        raise ConfigError(
+            f"{source}: {len(lines)} invalid setting(s)\n" + "\n".join(lines)
+        ) from None
+
+
+def _explain(
+    loc: Sequence[str | int], kind: str, message: str, value: object, known: list[str]
+) -> str:
+    path = ".".join(str(part) for part in loc)
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return f"  {path}: no such setting{hint}"
+    return f"  {path}: {message} (got {value!r})"
+
+
+def _dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, info in model.model_fields.items():
+        names.append(prefix + name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            names += _dotted_fields(info.annotation, f"{prefix}{name}.")
+    return names
+
+
+def _read_preset(preset: str) -> dict[str, Any]:
+    path = Path(preset)
+    if path.suffix in {".yaml", ".yml"}:
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({_first_line(error)})") from error
+    elif preset in preset_names():
+        text = (resources.files("penumbra") / "presets" / f"{preset}.yaml").read_text()
+    else:
+        close = difflib.get_close_matches(preset, preset_names(), n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(preset_names())}"
+        raise ConfigError(f"preset '{preset}' does not exist; {hint}")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{preset}: not valid YAML ({_first_line(error)})") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{preset}: expected a mapping of settings, got {type(tree).__name__}")
+    return tree
+
+
+def _nest(dotted: str, value: Any) -> dict[str, Any]:
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    return value
+
+
+def _merge(tree: dict[str, Any], update: Mapping[str, Any]) -> None:
+    for key, value in update.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,1 @@
+"""Files to cases: benchmark readers, geometry, preprocessing, the store, splits and patches."""

@@ -1,0 +1,1 @@
+"""Deterministic network blocks: encoder, decoder, heads."""

@@ -1,0 +1,1 @@
+"""Self-supervised objectives: contrast, region and protocol (proposal 2.1)."""

@@ -1,0 +1,1 @@
+"""Attacks, adversarial training and graded shifts (proposal 2.2.3)."""
