@@ -8,12 +8,12 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "penumbra"
 
 LAYERS = [
-    {"config", "types", "errors"},
+    {"config", "types", "errors", "progress"},
     {"data", "nets"},
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},
     {"model"},
-    {"report", "train", "predict", "export"},
+    {"report", "training", "inference", "export"},
     {"pipeline", "study", "serve"},
     {"cli"},
 ]

@@ -96,6 +96,7 @@ class Adversarial(Section):
     steps: int = Field(1, ge=1, description="1: FGSM with random start; more: PGD")
     norm: Literal["linf", "l2"] = "linf"
     every: int = Field(1, ge=1, description="apply the term every n-th step")
+    start: float = Field(0.5, ge=0, le=1, description="share of the run before the term's ramp")
     gamma: float = Field(1.0, ge=0, description="exponent of the uncertainty weight; 0: unweighted")
     clip: float = Field(3.0, ge=1, description="weights stay within 1/clip..clip")
     draws: int = Field(2, ge=2, description="draws behind the uncertainty weight")
@@ -111,6 +112,7 @@ class Attention(Section):
     eta: float = Field(0.5, ge=0, le=1, description="share of the region of interest in the target")
     clinical: float = Field(0.5, ge=0, description="lambda_clinical, on annotated pairs only")
     anatomy: float = Field(0.1, ge=0, description="lambda_anat, attention outside the body")
+    start: float = Field(0.5, ge=0, le=1, description="share of the run before the terms' ramp")
     kappa: float = Field(0.5, ge=0, le=1, description="damping of the shown map by uncertainty")
 
 

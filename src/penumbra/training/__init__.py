@@ -1,0 +1,1 @@
+"""The only training loop, its checkpoints, and the two objectives that it minimises."""

@@ -1,0 +1,111 @@
+"""Checkpoints: weights, optimizer and position in one safetensors file, written whole or never.
+
+Nothing is ever unpickled: tensors are safetensors, everything else is JSON in the file's header.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from penumbra.errors import DataError
+
+FORMAT = "penumbra-1"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place, fsynced, when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    with atomic(path) as part:
+        part.write_text(text)
+
+
+def save(
+    path: Path,
+    module: nn.Module,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    record: dict[str, Any] | None = None,
+) -> None:
+    """Write a module's state, optionally its optimizer's, and a JSON-able record."""
+    tensors = {f"model/{k}": v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
+        for name, value in slots.items():
+            tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value).detach().cpu().clone()
+    header = {"format": FORMAT, "record": json.dumps(record or {}, sort_keys=True)}
+    with atomic(path) as part:
+        save_file(tensors, part, metadata=header)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the record of a checkpoint.
+
+    Raises:
+        DataError: the file is missing, damaged, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise DataError(
+                    f"{path}: not a Penumbra checkpoint; choose one that Penumbra wrote"
+                )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return tensors, json.loads(header["record"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path}: checkpoint cannot be read ({reason}); delete it to start this stage afresh"
+        ) from error
+
+
+def load_module(module: nn.Module, tensors: dict[str, Tensor], *, source: Path) -> None:
+    """Load the ``model/`` part of ``tensors``.
+
+    Raises:
+        DataError: names or shapes do not fit, which means another configuration wrote the file.
+    """
+    state = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        detail = lines[1].strip() if len(lines) > 1 else lines[0]
+        raise DataError(
+            f"{source}: weights do not fit the configured network ({detail}); "
+            "use the configuration that wrote them or another --out folder"
+        ) from error
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load the ``optimizer/`` part of ``tensors`` into an optimizer built the same way."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            slots.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(
+        {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -1,0 +1,68 @@
+"""Stage 1 (proposal 2.1): contrast, region and protocol on two views of every image."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penumbra.augment.compose import two_views
+from penumbra.augment.display import to_display
+from penumbra.config import Config
+from penumbra.pretrain.objective import SelfSupervised
+from penumbra.training.loop import Batch
+
+
+class NormalisedEncoder(nn.Module):
+    """An encoder behind the input statistics that the whole network will use."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.network.encode(image)  # type: ignore[operator]
+
+
+class Pretraining:
+    """The self-supervised stage as the loop sees it."""
+
+    name = "pretrain"
+
+    def __init__(
+        self, objective: SelfSupervised, config: Config, *, spacing_mm: tuple[float, ...]
+    ) -> None:
+        self.module = objective
+        self.config = config
+        self.spacing_mm = spacing_mm
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": [p for p in self.module.parameters() if p.requires_grad], "scale": 1.0}]
+
+    def prepare(self, step: int) -> bool:
+        return False
+
+    def after_step(self, step: int) -> None:
+        self.module.after_step()
+
+    def loss(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        config = self.config
+        with torch.no_grad():
+            views = two_views(
+                batch["image"],
+                modality=config.modality,
+                generator=generator,
+                body=batch["body"],
+                spacing_mm=self.spacing_mm,
+                labels=None,
+                kind=config.pretrain.views,
+            )
+            window = config.data.window_hu
+            a, b = (to_display(v.image, modality=config.modality, window_hu=window) for v in views)
+        parts = self.module(
+            a,
+            b,
+            position=batch["position"],
+            protocol=batch["protocol"],
+            patient=batch["patient"],
+        )
+        return {k if k == "total" else f"loss/{k}": v for k, v in parts.items()}

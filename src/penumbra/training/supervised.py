@@ -1,0 +1,272 @@
+"""Stage 2 (proposal 2.4): the total loss of the Bayesian encoder-decoder, term by term.
+
+    L_total = L_task + lambda_KL KL / (N V) + lambda_adv L_adv + L_att + L_clinical + L_anatomy
+
+Ramp: task and KL first, then the adversarial term, then attention. Every term is logged, and now
+and then its share of the gradient.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penumbra import bayes
+from penumbra.attend import alignment
+from penumbra.augment.compose import augment
+from penumbra.augment.display import to_display
+from penumbra.bayes.uncertainty import decompose
+from penumbra.config import Config
+from penumbra.model import Network, composite
+from penumbra.robust import adversarial
+from penumbra.training.loop import Batch
+from penumbra.training.losses import findings_loss, segmentation_loss
+from penumbra.types import Output
+
+Parts = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """When a term enters, in shares of the run: 0 before ``start``, then linearly to 1."""
+
+    start: float
+    length: float = 0.1
+
+    def at(self, progress: float) -> float:
+        return min(1.0, max(0.0, (progress - self.start) / self.length))
+
+
+@dataclass(frozen=True)
+class Population:
+    """What the KL term must know of the labelled training set.
+
+    ``images`` is N (slices, in slice-wise training), ``voxels`` V of one patch, ``spacing_mm`` a
+    typical voxel spacing for the elastic views.
+    """
+
+    images: int
+    voxels: int
+    spacing_mm: tuple[float, ...]
+
+
+class Supervised:
+    """The supervised stage as the loop sees it."""
+
+    name = "train"
+
+    def __init__(self, network: Network, config: Config, population: Population) -> None:
+        self.module = network
+        self.config = config
+        self.population = population
+        self.converted = False
+        self.adversarial_ramp = Ramp(config.adversarial.start)
+        self.attention_ramp = Ramp(config.attention.start)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        rho = set(bayes.rho_parameters(self.module))
+        encoder = set(self.module.encoder.parameters())
+        rest = [p for p in self.module.parameters() if p not in rho | encoder]
+        encoder_scale = self.config.train.encoder_lr_factor
+        groups = [
+            {"params": list(self.module.encoder.parameters()), "scale": encoder_scale},
+            {"params": rest, "scale": 1.0},
+        ]
+        if rho:
+            ordered = list(bayes.rho_parameters(self.module))
+            groups.append({"params": ordered, "scale": self.config.bayes.rho_lr_factor})
+        return groups
+
+    def prepare(self, step: int) -> bool:
+        """Convert the decoder and heads once the deterministic warm start is over."""
+        settings = self.config.bayes
+        warm = step < settings.warm_start * self.config.train.steps
+        if self.converted or warm or settings.posterior == "none":
+            return False
+        match settings.posterior:
+            case "variational":
+                bayes.convert(self.module, sigma0=settings.sigma0)
+            case "dropout":
+                bayes.dropout.convert(self.module, rate=settings.dropout)
+        self.converted = True
+        return True
+
+    def after_step(self, step: int) -> None:
+        """Nothing to keep."""
+
+    def loss(self, batch: Batch, step: int, generator: torch.Generator) -> Parts:
+        progress = step / self.config.train.steps
+        with torch.no_grad():
+            batch = self._augmented(batch, generator)
+        network, image = self.module, batch["image"]
+        estimator = self.config.bayes.estimator
+        with bayes.sampling(network, generator=generator, estimator=estimator):
+            features = network.encode(image)
+            output = network.decode(features)
+            clean = self._task(output, batch)
+            terms = {"task": clean.mean()}
+            if self.converted and self.config.bayes.posterior == "variational":
+                terms["kl"] = self._kl()
+            if self._attacks(step, progress):
+                weight = self.config.adversarial.weight * self.adversarial_ramp.at(progress)
+                terms["adversarial"] = weight * self._adversarial(clean, batch, generator)
+            if self.config.attention.gates:
+                terms |= self._attention(output, features, batch, progress)
+        return self._report(terms, step)
+
+    def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Augmented images in display units; every mask moves with its image."""
+        config = self.config
+        masks = torch.cat(
+            [batch["masks"], batch["body"][:, None].float(), batch["valid"][:, None].float()], 1
+        )
+        image, segmentation, masks = augment(
+            batch["image"],
+            batch.get("segmentation"),
+            masks,
+            modality=config.modality,
+            generator=generator,
+            probability=config.train.augment,
+            spacing_mm=self.population.spacing_mm,
+        )
+        moved = {"masks": masks[:, :-2], "body": masks[:, -2] > 0.5, "valid": masks[:, -1] > 0.5}
+        if segmentation is not None:
+            moved["segmentation"] = segmentation
+        display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
+        return batch | moved | {"image": display}
+
+    def _task(self, output: Output, batch: Batch) -> Tensor:
+        """L_task of each image, summed over the heads that its labels can teach."""
+        losses = []
+        if output.segmentation is not None:
+            dice = self.config.train.dice
+            losses.append(segmentation_loss(output.segmentation, batch["segmentation"], dice=dice))
+        if output.findings is not None:
+            policy = self.config.data.uncertain
+            losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
+        return torch.stack(losses).sum(0)
+
+    def _kl(self) -> Tensor:
+        """KL on the scale of a loss that is a mean over images and voxels (or findings)."""
+        per_image = self.population.voxels if self.module.classes else self.module.findings
+        return self.config.bayes.kl * bayes.kl(self.module) / (self.population.images * per_image)
+
+    def _attacks(self, step: int, progress: float) -> bool:
+        settings = self.config.adversarial
+        enters = self.adversarial_ramp.at(progress) > 0
+        return settings.weight > 0 and settings.eps > 0 and enters and step % settings.every == 0
+
+    def _adversarial(self, clean: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """L_adv (METHOD 2.3) on inputs attacked through the current posterior."""
+        settings, network = self.config.adversarial, self.module
+        labels = batch["segmentation"] if network.classes else batch["findings"]
+        attacked = adversarial.perturb(
+            lambda x: _probability(network(x)),
+            batch["image"],
+            labels,
+            eps=settings.eps,
+            steps=settings.steps,
+            norm=settings.norm,
+            valid=batch["valid"],
+            generator=generator,
+        )
+        features = network.encode(attacked)
+        output = network.decode(features)
+        uncertainty = self._epistemic(output, features, draws=settings.draws)
+        per_image = _mean_over(uncertainty, batch["body"])
+        weights = adversarial.uncertainty_weights(
+            per_image, gamma=settings.gamma, clip=settings.clip
+        )
+        alpha = settings.alpha
+        loss = adversarial.adversarial_loss(clean, self._task(output, batch), weights, alpha=alpha)
+        return loss - alpha * clean.mean() if settings.normalise_clean else loss
+
+    def _attention(
+        self, output: Output, features: tuple[Tensor, ...], batch: Batch, progress: float
+    ) -> Parts:
+        """L_att, L_clinical and L_anatomy (METHOD 3.2, 3.3) on the composite map."""
+        settings, size = self.config.attention, batch["image"].shape[2:]
+        ramp = self.attention_ramp.at(progress)
+        if ramp == 0:
+            return {}
+        attention = composite(output.attention, self.module.beta, size)
+        body = batch["body"] & batch["valid"]
+        terms = {}
+        if settings.clinical and batch["annotated"].any():
+            loss = alignment.clinical_loss(attention, batch["masks"], batch["annotated"])
+            terms["clinical"] = ramp * settings.clinical * loss
+        if settings.anatomy:
+            terms["anatomy"] = ramp * settings.anatomy * alignment.anatomy_loss(attention, body)
+        if settings.weight and settings.direction != "off" and self.converted:
+            uncertainty = self._map_uncertainty(output, features, size)
+            loss = alignment.attention_loss(
+                attention,
+                uncertainty,
+                body,
+                direction=settings.direction,
+                eta=settings.eta,
+                u_ref=self._reference(uncertainty),
+            )
+            terms["attention"] = ramp * settings.weight * loss
+        return terms
+
+    @torch.no_grad()
+    def _epistemic(self, output: Output, features: tuple[Tensor, ...], *, draws: int) -> Tensor:
+        """Epistemic variance per voxel (segmentation) or per finding, over fresh draws."""
+        detached = tuple(f.detach() for f in features)
+        more = [self.module.decode(detached) for _ in range(draws - 1)]
+        kind = "categorical" if self.module.classes else "bernoulli"
+        probabilities = torch.stack([_probability(o).detach() for o in [output, *more]])
+        return decompose(probabilities, kind=kind).epistemic
+
+    @torch.no_grad()
+    def _map_uncertainty(
+        self, output: Output, features: tuple[Tensor, ...], size: torch.Size
+    ) -> Tensor:
+        """Where each map's evidence varies between draws: of the voxel's class, or of the map."""
+        draws = self.config.adversarial.draws
+        if self.module.classes:
+            return self._epistemic(output, features, draws=draws)[:, None]
+        detached = tuple(f.detach() for f in features)
+        outputs = [output, *(self.module.decode(detached) for _ in range(draws - 1))]
+        maps = [composite(o.attention, self.module.beta, size) for o in outputs]
+        return torch.stack(maps).var(0, correction=0)
+
+    def _reference(self, uncertainty: Tensor) -> float:
+        """u_ref while training: a running mean of the batch's 95th percentile."""
+        quantile = uncertainty.flatten()[::7].quantile(0.95)
+        reference = self.module.u_ref
+        reference.copy_(torch.where(reference == 0, quantile, 0.99 * reference + 0.01 * quantile))
+        return float(reference)
+
+    def _report(self, terms: Parts, step: int) -> Parts:
+        total = torch.stack(list(terms.values())).sum()
+        logged = {f"loss/{name}": value.detach() for name, value in terms.items()}
+        if step % self.config.train.validate_every == 0 and len(terms) > 1:
+            logged |= _gradient_shares(terms, list(self.module.decoder.parameters()))
+        return {"total": total} | logged
+
+
+def _probability(output: Output) -> Tensor:
+    if output.segmentation is not None:
+        return output.segmentation.float().softmax(1)
+    assert output.findings is not None
+    return output.findings.float().sigmoid()
+
+
+def _mean_over(uncertainty: Tensor, body: Tensor) -> Tensor:
+    """One number per image: over the body's voxels, or over findings."""
+    if uncertainty.shape != body.shape:
+        return uncertainty.flatten(1).mean(1)
+    inside = body.flatten(1)
+    return (uncertainty.flatten(1) * inside).sum(1) / inside.sum(1).clamp(min=1)
+
+
+def _gradient_shares(terms: Parts, parameters: list[Tensor]) -> Parts:
+    norms = {}
+    for name, term in terms.items():
+        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+        norms[name] = torch.stack([g.norm() for g in gradients if g is not None]).norm()
+    total = torch.stack(list(norms.values())).sum().clamp(min=1e-12)
+    return {f"share/{name}": norm / total for name, norm in norms.items()}
