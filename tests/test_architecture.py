@@ -8,12 +8,14 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "penumbra"
 
 LAYERS = [
-    {"config", "types", "errors", "progress"},
+    {"config", "types", "errors", "progress", "files", "checkpoint"},
     {"data", "nets"},
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},
     {"model"},
+    {"trained"},
     {"report", "training", "inference", "export"},
+    {"assess"},
     {"pipeline", "study", "serve"},
     {"cli"},
 ]

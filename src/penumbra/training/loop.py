@@ -22,9 +22,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from penumbra import progress
+from penumbra import checkpoint, progress
 from penumbra.errors import TrainingError
-from penumbra.training import checkpoint
+from penumbra.files import write_text
 
 Batch = dict[str, Tensor]
 
@@ -237,7 +237,7 @@ class _Log:
         self.path, self.stage, self.begun, self.enabled = path, stage, time.monotonic(), write
         if write and path.exists():
             kept = [line for line in path.read_text().splitlines() if _keep(line, stage, step)]
-            checkpoint.write_text(path, "".join(line + "\n" for line in kept))
+            write_text(path, "".join(line + "\n" for line in kept))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         if not self.enabled:

@@ -12,7 +12,7 @@ from penumbra.pretrain.objective import SelfSupervised
 from penumbra.training.loop import Batch
 
 
-class NormalisedEncoder(nn.Module):
+class Encoding(nn.Module):
     """An encoder behind the input statistics that the whole network will use."""
 
     def __init__(self, network: nn.Module) -> None:

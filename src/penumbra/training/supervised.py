@@ -20,6 +20,7 @@ from penumbra.bayes.uncertainty import decompose
 from penumbra.config import Config
 from penumbra.model import Network, composite
 from penumbra.robust import adversarial
+from penumbra.trained import convert
 from penumbra.training.loop import Batch
 from penumbra.training.losses import findings_loss, segmentation_loss
 from penumbra.types import Output
@@ -84,11 +85,7 @@ class Supervised:
         warm = step < settings.warm_start * self.config.train.steps
         if self.converted or warm or settings.posterior == "none":
             return False
-        match settings.posterior:
-            case "variational":
-                bayes.convert(self.module, sigma0=settings.sigma0)
-            case "dropout":
-                bayes.dropout.convert(self.module, rate=settings.dropout)
+        convert(self.module, self.config)
         self.converted = True
         return True
 

@@ -4,9 +4,6 @@ Nothing is ever unpickled: tensors are safetensors, everything else is JSON in t
 """
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from penumbra.errors import DataError
+from penumbra.files import atomic
 
 FORMAT = "penumbra-1"
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place, fsynced, when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with part.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
-    with atomic(path) as part:
-        part.write_text(text)
 
 
 def save(

@@ -1,0 +1,132 @@
+"""A trained model as a folder: everything that a prediction needs, and nothing to unpickle."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penumbra import bayes, checkpoint, config
+from penumbra.bayes import dropout
+from penumbra.config import Config
+from penumbra.errors import DataError
+from penumbra.files import write_text
+from penumbra.model import Network
+from penumbra.types import Task
+
+WEIGHTS, RECORD = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is fitted on validation patients, never on test patients.
+
+    Attributes:
+        temperature: divides the log of the averaged probabilities of voxels.
+        finding_temperature: the same for findings.
+        thresholds: finding -> probability above which it is reported as present.
+        attention_threshold: of the composite map, for localization.
+        u_ref: 95 % quantile of the epistemic variance inside validation bodies.
+        review_above: case uncertainty above which a case goes to review.
+    """
+
+    temperature: float = 1.0
+    finding_temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    attention_threshold: float = 0.5
+    u_ref: float = 1.0
+    review_above: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with the task, settings and calibration that it was trained with."""
+
+    network: Network
+    task: Task
+    config: Config
+    calibration: Calibration = Calibration()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; each file appears whole."""
+        checkpoint.save(folder / WEIGHTS, self.network)
+        record = {
+            "task": asdict(self.task),
+            "config": self.config.model_dump(mode="json"),
+            "calibration": asdict(self.calibration),
+            "provenance": {**self.provenance, **environment()},
+        }
+        write_text(folder / RECORD, json.dumps(record, indent=1))
+
+
+def build(config: Config, task: Task) -> Network:
+    """The network that a configuration and a task ask for, with seeded initial weights."""
+    return Network(
+        channels=len(task.channels),
+        classes=len(task.classes),
+        findings=len(task.findings),
+        dim=config.data.dim,
+        widths=config.model.widths,
+        neck=config.model.neck,
+        gates=config.attention.gates,
+        seed=config.seed,
+    )
+
+
+def convert(network: Network, config: Config) -> None:
+    """Give decoder and heads the posterior that the configuration names."""
+    match config.bayes.posterior:
+        case "variational":
+            bayes.convert(network, sigma0=config.bayes.sigma0)
+        case "dropout":
+            dropout.convert(network, rate=config.bayes.dropout)
+        case "none":
+            pass
+
+
+def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
+    """Read a model folder (or a run folder that holds one).
+
+    Raises:
+        DataError: a file is missing, damaged, or does not describe a model.
+    """
+    if (folder / "model" / RECORD).exists():
+        folder = folder / "model"
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text())
+        task = _task(record["task"])
+        settings = config.validate(record["config"], source=str(path))
+        calibration = Calibration(**record["calibration"])
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no trained model here; train one with `penumbra run`") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a model description ({error})") from error
+    network = build(settings, task)
+    convert(network, settings)
+    tensors, _ = checkpoint.read(folder / WEIGHTS)
+    checkpoint.load_module(network, tensors, source=folder / WEIGHTS)
+    network.to(device).eval()
+    return Trained(network, task, settings, calibration, record.get("provenance", {}))
+
+
+def environment() -> dict[str, str]:
+    """Versions that a result depends on."""
+    packages = ("penumbra-imaging", "torch", "monai", "numpy")
+    machine = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
+    return {**{p: version(p) for p in packages}, "python": platform.python_version(), "on": machine}
+
+
+def _task(tree: dict[str, Any]) -> Task:
+    return Task(
+        modality=tree["modality"],
+        channels=tuple(tree["channels"]),
+        classes=tuple(tree["classes"]),
+        label_values={int(k): v for k, v in tree["label_values"].items()},
+        regions={k: tuple(v) for k, v in tree["regions"].items()},
+        findings=tuple(tree["findings"]),
+    )
