@@ -30,14 +30,8 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
-    with atomic(path) as part:
-        part.write_text(text)
-
-
 def cache_folder() -> Path:
-    """Where prepared scans are kept between runs: ``$PENUMBRA_CACHE`` or the user's cache folder."""
+    """Where prepared scans stay between runs: ``$PENUMBRA_CACHE`` or the user's cache folder."""
     chosen = os.environ.get("PENUMBRA_CACHE")
     if chosen:
         return Path(chosen)
