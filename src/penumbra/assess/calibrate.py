@@ -1,0 +1,158 @@
+"""What is fitted on validation patients: temperature, thresholds, the uncertainty's reference."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penumbra import progress
+from penumbra.bayes import bank
+from penumbra.bayes.temperature import fit_temperature
+from penumbra.data.preprocess import Prepared
+from penumbra.data.store import Store
+from penumbra.evaluate import localization
+from penumbra.evaluate.overlap import confusion, dice, label_map
+from penumbra.evaluate.protocol import region_of_interest
+from penumbra.evaluate.ranking import choose_threshold
+from penumbra.evaluate.selective import aggregate, review_budget
+from penumbra.inference import CaseMaps, map_case
+from penumbra.trained import Calibration, Trained
+from penumbra.types import IGNORE
+
+VOXELS_PER_CASE = 20_000
+U_QUANTILE = 0.95
+POOR_DICE = 0.5
+"""A segmentation below this mean Dice counts as failed when the review threshold is chosen."""
+
+
+def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
+    """Fit every choice that a prediction makes, on validation patients alone.
+
+    The temperature is fitted after averaging the draws, on voxels of the dilated union of
+    prediction and reference, where the evaluation reports its calibration.
+    """
+    settings = model.config
+    generator = torch.Generator().manual_seed(settings.seed)
+    draws = bank(model.network, draws=settings.evaluate.draws, generator=generator)
+    seen = _Seen()
+    with progress.bar("calibrate", len(indices)) as advance:
+        for index in indices:
+            case = store[index]
+            seen.add(
+                case, map_case(model.network, draws, case, store.task, settings), settings.seed
+            )
+            advance()
+    findings = store.task.findings
+    return Calibration(
+        temperature=seen.temperature(),
+        finding_temperature=seen.finding_temperature(),
+        thresholds={f: seen.threshold(k) for k, f in enumerate(findings)},
+        attention_threshold=seen.attention_threshold(),
+        u_ref=seen.reference(),
+        review_above=seen.review_above(settings.evaluate.error_target),
+    )
+
+
+@dataclass
+class _Seen:
+    """Samples of the validation cases, small enough to keep."""
+
+    log_probability: list[Tensor] = field(default_factory=list)
+    label: list[Tensor] = field(default_factory=list)
+    epistemic: list[np.ndarray] = field(default_factory=list)
+    finding_probability: list[np.ndarray] = field(default_factory=list)
+    finding_label: list[np.ndarray] = field(default_factory=list)
+    attention: list[np.ndarray] = field(default_factory=list)
+    region: list[np.ndarray] = field(default_factory=list)
+    case_uncertainty: list[float] = field(default_factory=list)
+    failed: list[bool] = field(default_factory=list)
+
+    def add(self, case: Prepared, maps: CaseMaps, seed: int) -> None:
+        body = np.asarray(case.body)
+        if maps.voxels is not None:
+            inside = maps.voxels.epistemic.numpy()[body]
+            self.epistemic.append(_thin(inside, seed))
+        if maps.voxels is not None and case.segmentation is not None:
+            self._add_voxels(case, maps, seed)
+        if maps.findings is not None:
+            self.finding_probability.append(maps.findings.probability.numpy())
+            self.finding_label.append(np.asarray(case.findings))
+            if maps.voxels is None:
+                self.epistemic.append(maps.findings.epistemic.numpy())
+        for row, target in expert_masks(case):
+            if target.any():
+                self.attention.append(maps.attention[row].numpy())
+                self.region.append(target)
+
+    def _add_voxels(self, case: Prepared, maps: CaseMaps, seed: int) -> None:
+        assert maps.voxels is not None
+        probability = maps.voxels.probability.numpy()
+        reference, predicted = np.asarray(case.segmentation), label_map(probability)
+        roi = region_of_interest(predicted > 0, reference > 0, spacing_mm=case.spacing_mm)
+        roi &= reference != IGNORE
+        chosen = _thin(np.flatnonzero(roi), seed)
+        flat = probability.reshape(len(probability), -1)[:, chosen].T
+        self.log_probability.append(torch.from_numpy(np.log(np.maximum(flat, 1e-12))))
+        self.label.append(torch.from_numpy(reference.ravel()[chosen].astype(np.int64)))
+        epistemic = maps.voxels.epistemic.numpy()
+        self.case_uncertainty.append(aggregate(epistemic, predicted, how="region"))
+        counts = confusion(predicted, reference, classes=len(probability))
+        self.failed.append(dice(counts, range(1, len(probability))) < POOR_DICE)
+
+    def temperature(self) -> float:
+        if not self.label:
+            return 1.0
+        return fit_temperature(torch.cat(self.log_probability), torch.cat(self.label))
+
+    def finding_temperature(self) -> float:
+        if not self.finding_label:
+            return 1.0
+        p = np.stack(self.finding_probability).ravel()
+        y = np.stack(self.finding_label).ravel()
+        known = (y == 0) | (y == 1)
+        if len(np.unique(y[known])) < 2:
+            return 1.0
+        both = np.log(np.clip(np.stack([1 - p[known], p[known]], 1), 1e-12, 1))
+        return fit_temperature(torch.from_numpy(both), torch.from_numpy(y[known].astype(np.int64)))
+
+    def threshold(self, finding: int) -> float:
+        p, y = np.stack(self.finding_probability), np.stack(self.finding_label)
+        return choose_threshold(p[:, finding], y[:, finding])
+
+    def attention_threshold(self) -> float:
+        if not self.region:
+            return 0.5
+        return localization.tune_threshold(self.attention, self.region)
+
+    def reference(self) -> float:
+        if not self.epistemic:
+            return 1.0
+        return max(float(np.quantile(np.concatenate(self.epistemic), U_QUANTILE)), 1e-12)
+
+    def review_above(self, target: float) -> float | None:
+        if not self.failed:
+            return None
+        budget = review_budget(
+            np.array(self.case_uncertainty), np.array(self.failed), target=target
+        )
+        return float(budget.threshold) if np.isfinite(budget.threshold) else None
+
+
+def expert_masks(case: Prepared) -> list[tuple[int, np.ndarray]]:
+    """Attention map index -> the region that it should show, where somebody drew one.
+
+    Map 0 answers for the segmented foreground, map 1 + j for finding j.
+    """
+    pairs = [
+        (row, np.asarray(mask) > 127) for row, mask in zip(case.mapped, case.masks, strict=True)
+    ]
+    if case.segmentation is not None and not any(row == 0 for row, _ in pairs):
+        pairs.append((0, np.asarray(case.segmentation) > 0))
+    return pairs
+
+
+def _thin(values: np.ndarray, seed: int) -> np.ndarray:
+    if len(values) <= VOXELS_PER_CASE:
+        return values
+    return np.random.default_rng(seed).choice(values, VOXELS_PER_CASE, replace=False)

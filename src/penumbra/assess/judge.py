@@ -1,0 +1,266 @@
+"""The evaluation of one trained model (METHOD section 5): files in, rows with intervals out."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from penumbra import progress
+from penumbra.assess.calibrate import expert_masks
+from penumbra.assess.hardship import hardship
+from penumbra.assess.samples import Samples
+from penumbra.bayes import bank
+from penumbra.bayes.temperature import apply_temperature
+from penumbra.data.preprocess import Prepared
+from penumbra.data.store import Store
+from penumbra.evaluate import calibration, localization, selective
+from penumbra.evaluate.findings import Findings, score_findings
+from penumbra.evaluate.protocol import (
+    ALL,
+    MEAN,
+    CaseScores,
+    Row,
+    score_segmentation,
+    summarise,
+    summarise_selective,
+    tally_segmentation,
+    to_json,
+)
+from penumbra.files import write_text
+from penumbra.inference import CaseMaps, map_case
+from penumbra.trained import Trained, environment
+from penumbra.types import Case, Part
+
+JUDGED: tuple[Part, ...] = ("val", "test")
+HEADLINE = "uncertainty/epistemic/region"
+"""The case score by which cases are ranked for review."""
+
+Tallies = dict[str, calibration.Tally]
+
+
+def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: Path) -> Path:
+    """Score validation and test patients; write metrics, cases, curves and samples."""
+    rows: list[Row] = []
+    table: list[dict[str, Any]] = []
+    curves: dict[str, Any] = {}
+    for part in JUDGED:
+        judged = _judge(model, store, parts[part], part, Samples(out) if part == "test" else None)
+        rows += judged.rows(model, part)
+        table += judged.table(part)
+        curves = judged.curves()
+    harder, curves["robustness"] = hardship(model, store, parts["test"])
+    write_text(out / "cases.csv", _csv(table))
+    write_text(out / "evaluation" / "curves.json", json.dumps(curves))
+    tree = json.loads(to_json(rows + harder))
+    record = {
+        "name": model.config.name,
+        "modality": model.config.modality,
+        "size": model.config.size,
+        "seed": model.config.seed,
+        "split_hash": model.provenance.get("split"),
+        "environment": environment(),
+    }
+    text = json.dumps({"schema": tree["schema"], **record, "rows": tree["rows"]}, indent=1)
+    write_text(out / "metrics.json", text + "\n")
+    return out / "metrics.json"
+
+
+@dataclass
+class Judged:
+    """One part's cases, reduced to what rows and curves need."""
+
+    cases: list[Case] = field(default_factory=list)
+    scores: list[CaseScores] = field(default_factory=list)
+    tallies: dict[str, list[Tallies]] = field(default_factory=lambda: {"raw": [], "scaled": []})
+    probability: list[np.ndarray] = field(default_factory=list)
+    labels: list[np.ndarray] = field(default_factory=list)
+    findings: tuple[str, ...] = ()
+
+    def rows(self, model: Trained, part: Part) -> list[Row]:
+        settings = model.config.evaluate
+        seed = model.config.seed
+        rows = summarise(self.scores, part=part, samples=settings.bootstrap, seed=seed)
+        if model.task.classes:
+            rows += summarise_selective(
+                self.scores, part=part, target=settings.error_target, seed=seed
+            )
+        if self.findings:
+            thresholds = [model.calibration.thresholds[f] for f in self.findings]
+            rows += score_findings(
+                self._findings(),
+                part=part,
+                thresholds=thresholds,
+                bins=settings.bins,
+                samples=settings.bootstrap,
+                seed=seed,
+            )
+        return rows
+
+    def _findings(self) -> Findings:
+        return Findings(
+            probability=np.stack(self.probability),
+            labels=np.stack(self.labels),
+            names=self.findings,
+            patients=[case.patient for case in self.cases],
+        )
+
+    def table(self, part: Part) -> list[dict[str, Any]]:
+        """One line per case for ``cases.csv``."""
+        lines = []
+        for case, scored in zip(self.cases, self.scores, strict=True):
+            line: dict[str, Any] = {"case": case.id, "patient": case.patient}
+            line |= {"site": case.site or "", "part": part}
+            line |= {
+                metric if label in (ALL, MEAN) else f"{metric}_{label}": value
+                for (metric, label), value in scored.scores.items()
+            }
+            lines.append(line)
+        return lines
+
+    def curves(self) -> dict[str, Any]:
+        """Reliability diagrams and the risk-coverage curve, as the report draws them."""
+        curves: dict[str, Any] = {}
+        tallies = {name: [t["roi"] for t in each] for name, each in self.tallies.items() if each}
+        if self.findings:
+            found = self._findings()
+            tallies["findings"] = [calibration.bernoulli(found.probability, found.labels)]
+        curves["reliability"] = {
+            name: _diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
+        }
+        unsure = [s.scores.get((HEADLINE, ALL), np.nan) for s in self.scores]
+        risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]
+        if not np.isnan(risk).all():
+            curves["risk_coverage"] = _coverage(np.array(unsure), np.array(risk))
+        return curves
+
+
+@torch.inference_mode()
+def _judge(
+    model: Trained, store: Store, indices: list[int], part: Part, samples: Samples | None
+) -> Judged:
+    settings = model.config
+    generator = torch.Generator().manual_seed(settings.seed + 1)
+    draws = bank(model.network, draws=settings.evaluate.draws, generator=generator)
+    judged = Judged(findings=store.task.findings)
+    with progress.bar(f"evaluate {part}", len(indices)) as advance:
+        for index in indices:
+            case = store[index]
+            maps = map_case(model.network, draws, case, store.task, settings)
+            judged.cases.append(case.case)
+            judged.scores.append(
+                CaseScores(case.id, case.case.patient, _score(model, case, maps, judged))
+            )
+            if maps.findings is not None:
+                judged.probability.append(maps.findings.probability.numpy())
+                judged.labels.append(np.asarray(case.findings))
+            if samples is not None:
+                samples.consider(case, maps, model)
+            advance()
+    if samples is not None:
+        samples.write()
+    return judged
+
+
+def _score(
+    model: Trained, case: Prepared, maps: CaseMaps, judged: Judged
+) -> dict[tuple[str, str], float]:
+    """Everything that one case scores by itself."""
+    scores: dict[tuple[str, str], float] = {}
+    if maps.voxels is not None and case.segmentation is not None:
+        scores |= _score_voxels(model, case, maps, judged)
+    elif maps.findings is not None:
+        for name in ("epistemic", "aleatoric", "entropy_nats", "mutual_information_nats"):
+            value = float(getattr(maps.findings, name).mean())
+            scores[f"uncertainty/{name.removesuffix('_nats')}/mean", ALL] = value
+    return scores | _score_attention(model, case, maps)
+
+
+def _score_voxels(
+    model: Trained, case: Prepared, maps: CaseMaps, judged: Judged
+) -> dict[tuple[str, str], float]:
+    assert maps.voxels is not None
+    raw = maps.voxels.probability.numpy()
+    scaled = apply_temperature(maps.voxels.probability[None], model.calibration.temperature)[
+        0
+    ].numpy()
+    reference = np.asarray(case.segmentation)
+    uncertainty = {
+        "epistemic": maps.voxels.epistemic.numpy(),
+        "aleatoric": maps.voxels.aleatoric.numpy(),
+        "entropy": maps.voxels.entropy_nats.numpy(),
+        "mutual_information": maps.voxels.mutual_information_nats.numpy(),
+    }
+    spacing = case.spacing_mm
+    scores = score_segmentation(
+        raw,
+        reference,
+        regions=model.task.regions,
+        spacing_mm=spacing,
+        uncertainty=uncertainty,
+    )
+    again = score_segmentation(scaled, reference, regions=model.task.regions, spacing_mm=spacing)
+    kept = ("ece", "nll", "brier")
+    scores |= {(f"{m}_scaled", c): v for (m, c), v in again.items() if m in kept}
+    if len(next(iter(maps.draw_volumes_ml.values()), ())) > 1:
+        scores["uncertainty/disagreement", ALL] = maps.disagreement
+    for name, probability in (("raw", raw), ("scaled", scaled)):
+        judged.tallies[name].append(tally_segmentation(probability, reference, spacing_mm=spacing))
+    return scores
+
+
+def _score_attention(
+    model: Trained, case: Prepared, maps: CaseMaps
+) -> dict[tuple[str, str], float]:
+    """Localization of the composite map, on the patients nobody aligned it to."""
+    names = ("segmentation", *model.task.findings)
+    scores = {}
+    for row, target in expert_masks(case):
+        if not target.any():
+            continue
+        found = localization.score(
+            maps.attention[row].numpy(),
+            target,
+            spacing_mm=case.spacing_mm,
+            threshold=model.calibration.attention_threshold,
+        )
+        scores |= {(f"attention/{m}", names[row]): v for m, v in found.items()}
+    return scores
+
+
+def _diagram(tally: calibration.Tally) -> dict[str, list[float | None]]:
+    curve = calibration.reliability(tally)
+    columns = {"confidence": curve.confidence, "accuracy": curve.accuracy, "count": curve.mass}
+    return {name: [_or_none(v) for v in column] for name, column in columns.items()}
+
+
+def _coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
+    defined = ~(np.isnan(unsure) | np.isnan(risk))
+    unsure, risk = unsure[defined], risk[defined]
+    curve = selective.risk_coverage(unsure, risk)
+    return {
+        "coverage": curve.coverage.tolist(),
+        "risk": curve.risk.tolist(),
+        "oracle": selective.risk_coverage(risk, risk).risk.tolist(),
+        "random": [float(risk.mean())] * len(risk),
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _csv(table: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for line in table for name in line))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in table
+    )
+    return buffer.getvalue()

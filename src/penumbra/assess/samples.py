@@ -1,0 +1,94 @@
+"""A few cases kept as pictures for the report: the worst, the median and the best."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from penumbra.augment.display import to_display
+from penumbra.data.preprocess import Prepared
+from penumbra.evaluate.overlap import label_map
+from penumbra.files import atomic
+from penumbra.inference import CaseMaps
+from penumbra.trained import Trained
+
+KEPT = 6
+
+
+@dataclass
+class _Sample:
+    quality: float
+    case: str
+    arrays: dict[str, np.ndarray]
+
+
+class Samples:
+    """Collects one slice per case and writes an even choice over the range of quality.
+
+    Memory holds one slice per case, whatever the volumes' size.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / "evaluation" / "samples"
+        self.seen: list[_Sample] = []
+
+    def consider(self, case: Prepared, maps: CaseMaps, model: Trained) -> None:
+        """Keep the slice with most to see: the largest reference, prediction or attention."""
+        predicted = None if maps.voxels is None else label_map(maps.voxels.probability.numpy())
+        reference = None if case.segmentation is None else np.asarray(case.segmentation)
+        shown = next(a for a in (reference, predicted, maps.attention[0].numpy()) if a is not None)
+        if maps.voxels is not None and reference is not None and not (reference > 0).any():
+            shown = predicted
+        assert shown is not None
+        at = int(np.argmax((shown > 0.5).sum((0, 1)))) if shown.ndim == 3 else None
+
+        def cut(array: np.ndarray) -> np.ndarray:
+            return np.asarray(array[..., at] if at is not None else array)
+
+        settings = model.config
+        image = torch.from_numpy(cut(np.asarray(case.image))).float()[None]
+        display = to_display(image, modality=settings.modality, window_hu=settings.data.window_hu)
+        arrays = {"image": display[0, 0].numpy().clip(0, 1)}
+        quality = 0.0
+        row, title = 0, case.id
+        if maps.findings is not None:
+            probability = maps.findings.probability.numpy()
+            row = 1 + int(np.argmax(probability))
+            stated = {
+                name: [float(p), float(y)]
+                for name, p, y in zip(
+                    model.task.findings, probability, np.asarray(case.findings), strict=True
+                )
+            }
+            arrays["findings"] = np.array(json.dumps(stated))
+            title = f"{case.id}: attention for {model.task.findings[row - 1]}"
+            quality = float(maps.findings.epistemic.mean())
+        if maps.voxels is not None:
+            row = 0
+            arrays["prediction"] = cut(predicted)  # type: ignore[arg-type]
+            arrays["epistemic"] = cut(maps.voxels.epistemic.numpy())
+            arrays["aleatoric"] = cut(maps.voxels.aleatoric.numpy())
+            if reference is not None:
+                arrays["reference"] = cut(reference)
+                quality = _agreement(arrays["prediction"] > 0, arrays["reference"] > 0)
+        arrays["attention"] = cut(maps.attention[row].numpy())
+        arrays["title"] = np.array(title)
+        self.seen.append(_Sample(quality, case.id, arrays))
+
+    def write(self) -> None:
+        """Write the chosen samples, worst first."""
+        order = sorted(self.seen, key=lambda sample: (sample.quality, sample.case))
+        places = np.unique(np.linspace(0, len(order) - 1, min(KEPT, len(order))).round())
+        for rank, place in enumerate(places.astype(int)):
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **order[place].arrays)
+            with atomic(self.folder / f"{rank:02d}.npz") as part:
+                part.write_bytes(buffer.getvalue())
+
+
+def _agreement(one: np.ndarray, other: np.ndarray) -> float:
+    both = int(one.sum() + other.sum())
+    return 2 * int((one & other).sum()) / both if both else 1.0
