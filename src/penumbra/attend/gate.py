@@ -1,0 +1,30 @@
+"""Attention that is used: sigmoid maps that multiply the features they are drawn from."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Gate(nn.Module):
+    """``A = sigmoid(g(F))``, one map for segmentation, then one per finding (proposal 2.3.1).
+
+    ``g`` starts at zero, so a fresh gate is 1/2 everywhere and ``2 A F`` leaves features alone.
+    """
+
+    def __init__(self, features: int, maps: int, *, dim: int) -> None:
+        super().__init__()
+        self.g = (nn.Conv2d if dim == 2 else nn.Conv3d)(features, maps, 1)
+        for parameter in self.g.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Float[Tensor, "b c *space"]) -> Float[Tensor, "b m *space"]:
+        return self.g(features).sigmoid()
+
+
+def gated_mean(
+    features: Float[Tensor, "b c *space"], maps: Float[Tensor, "b f *space"]
+) -> Float[Tensor, "b f c"]:
+    """Mean of the features under each map, ``sum A F / sum A``; a map of zeros pools nothing."""
+    weights = maps.flatten(2)
+    total = weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    return torch.bmm(weights / total, features.flatten(2).transpose(1, 2))

@@ -1,0 +1,120 @@
+"""The network on one screen: deterministic encoder, decoder with gates, heads.
+
+``penumbra.bayes.convert`` turns decoder and heads Bayesian in place; nothing here knows about it.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from penumbra.attend.gate import Gate, gated_mean
+from penumbra.nets.decoder import Decoder
+from penumbra.nets.encoder import Encoder
+from penumbra.nets.heads import FindingsHead, VoxelHead
+from penumbra.types import Output
+
+
+class Network(nn.Module):
+    """Segmentation and findings from one backbone, with one gate map per task.
+
+    Args:
+        channels: image channels, in display units (``penumbra.types``).
+        classes: voxel classes; 0 builds no segmentation head.
+        findings: image-level labels; 0 builds no findings head.
+        dim: 2 for slices and radiographs, 3 for volumes.
+        widths: channels per level, finest first.
+        neck: width of the findings' shared hidden layer.
+        gates: multiply every level's features by attention maps (proposal 2.3.1).
+        decoder_convs: convolutions per decoder level.
+        seed: of the initial weights; the global random state is left alone.
+
+    Raises:
+        ValueError: neither classes nor findings are asked for, or there are fewer than two levels.
+
+    Example:
+        >>> net = Network(channels=1, classes=3, findings=2, dim=2, widths=(8, 16), neck=4)
+        >>> output = net(torch.zeros(1, 1, 9, 7))
+        >>> tuple(output.segmentation.shape), tuple(output.findings.shape)
+        ((1, 3, 9, 7), (1, 2))
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        classes: int,
+        findings: int,
+        dim: int,
+        widths: tuple[int, ...],
+        neck: int = 64,
+        gates: bool = True,
+        decoder_convs: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if classes == findings == 0:
+            raise ValueError("a network needs classes, findings or both; got none")
+        if len(widths) < 2:
+            raise ValueError(f"widths={widths}: at least two levels are needed")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.encoder = Encoder(channels, dim=dim, widths=widths)
+            self.decoder = Decoder(dim=dim, widths=widths, convs=decoder_convs)
+            self.heads = nn.ModuleDict()
+            if classes:
+                self.heads["segmentation"] = VoxelHead(widths[0], classes, dim=dim)
+            if findings:
+                self.heads["findings"] = FindingsHead(sum(widths), findings, neck=neck)
+            # Last, so that networks with and without gates start from the same weights.
+            self.gates = nn.ModuleList(
+                Gate(width, 1 + findings, dim=dim) for width in (widths if gates else ())
+            )
+        self.beta = nn.Parameter(torch.zeros(len(self.gates)))
+        self.findings = findings
+        self.register_buffer("input_mean", torch.zeros(channels))
+        self.register_buffer("input_std", torch.ones(channels))
+
+    def forward(self, image: Float[Tensor, "b c *space"]) -> Output:
+        return self.decode(self.encode(image))
+
+    def encode(self, image: Float[Tensor, "b c *space"]) -> tuple[Tensor, ...]:
+        """Features of an image in display units, finest first; never random."""
+        shape = (1, -1, *(1,) * (image.dim() - 2))
+        image = (image - self.input_mean.view(shape)) / self.input_std.view(shape)
+        dense = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
+        return self.encoder(image.contiguous(memory_format=dense))
+
+    def decode(self, features: Sequence[Tensor], skips: Sequence[Tensor] | None = None) -> Output:
+        """Logits and gate maps; ``skips`` replaces ``self.decoder.skips(features)``."""
+        if skips is None:
+            skips = self.decoder.skips(features)
+        stream, attention, pooled = features[-1], [], []
+        for depth in range(len(features)):
+            if depth > 0:
+                stream = self.decoder.levels[depth - 1](stream, skips[depth - 1])
+            if self.gates:
+                maps = self.gates[len(features) - 1 - depth](stream)
+                attention.append(maps)
+            if self.findings:
+                pooled.append(self._pool(stream, maps[:, 1:] if self.gates else None))
+            if self.gates:
+                stream = stream * (2 * maps[:, :1])
+        return Output(
+            segmentation=self._head("segmentation", stream),
+            findings=self._head("findings", torch.cat(pooled, -1) if pooled else None),
+            attention=tuple(reversed(attention)),
+        )
+
+    def _pool(self, stream: Tensor, maps: Tensor | None) -> Tensor:
+        if maps is None:
+            return stream.flatten(2).mean(-1)[:, None].expand(-1, self.findings, -1)
+        return gated_mean(stream, maps)
+
+    def _head(self, name: str, features: Tensor | None) -> Tensor | None:
+        return cast(Tensor, self.heads[name](features)) if name in self.heads else None
