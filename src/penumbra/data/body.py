@@ -10,10 +10,10 @@ from skimage.filters import threshold_otsu
 from penumbra.types import Modality
 
 AIR_HU = -500.0
-"""Between lung (about -850) and fat (about -100): what lies above belongs to the body's envelope."""
+"""Between lung (about -850) and fat (about -100): what lies above belongs to the envelope."""
 
 STRIPPED = 0.2
-"""Share of voxels exactly at the minimum above which a scan counts as skull-stripped."""
+"""Share of voxels exactly at the minimum above which a scan may count as skull-stripped."""
 
 _COARSE = 96
 """Morphology runs on a grid of at most about this many voxels per axis."""
@@ -43,15 +43,18 @@ def body_mask(
 def _tissue(image: Float[np.ndarray, "c *space"]) -> Bool[np.ndarray, "*space"]:
     low = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
     empty = (image == low).all(axis=0)
-    if empty.mean() > STRIPPED:
-        rest = ~empty
-        # uint8 exports of whole heads also have exact zeros around them; Otsu would lose dark
-        # tissue there, the envelope of what is not zero does not.
-        return rest if rest.any() else ~rest
-    high = np.percentile(image.reshape(len(image), -1), 99.5, axis=1)
-    mean = np.mean([c / max(h, 1e-6) for c, h in zip(image, high, strict=True)], axis=0)
+    if empty.mean() > STRIPPED and _rim(empty).mean() > 0.99:
+        return ~empty
+    high = np.percentile(image.reshape(len(image), -1), 99.5, axis=1).reshape(low.shape)
+    # The square root brings dim tissue far from a coil or beside bright fluid above the air.
+    mean = np.sqrt(np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)).mean(axis=0)
     sample = mean[tuple(slice(None, None, max(1, n // 64)) for n in mean.shape)]
-    return mean > 0.5 * threshold_otsu(sample) if np.ptp(sample) > 0 else np.ones(mean.shape, bool)
+    return mean > 0.7 * threshold_otsu(sample) if np.ptp(sample) > 0 else ~empty
+
+
+def _rim(mask: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, " n"]:
+    """The in-plane border: the scanner's noise is there unless somebody has removed it."""
+    return np.concatenate([mask[[0, -1]].ravel(), mask[:, [0, -1]].ravel()])
 
 
 def _envelope(raw: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:

@@ -103,7 +103,7 @@ def _subjects(root: Path) -> Iterable[tuple[str, dict[str, Path]]]:
                 continue
             if sequence in found:
                 raise DataError(
-                    f"{file}: a second file for '{sequence}' beside {found[sequence].name}; keep one"
+                    f"{file}: a second file for '{sequence}' ({found[sequence].name}); keep one"
                 )
             found[sequence] = file
         if any(c in found for c in CHANNELS):
