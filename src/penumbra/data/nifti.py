@@ -1,0 +1,103 @@
+"""NIfTI files, read with distrust: sizes against the file before anything is allocated."""
+
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from penumbra.data.volume import Volume, in_ras, refuse_size
+from penumbra.errors import DataError
+
+SUFFIXES = (".nii.gz", ".nii")
+MAX_DEFLATE_RATIO = 1032
+"""Deflate cannot compress better than 1032:1, so a header that promises more is lying."""
+
+
+def header_of(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine, without reading voxels.
+
+    Raises:
+        DataError: no NIfTI header, or one that promises more than the file can hold.
+    """
+    image = _open(path)
+    return tuple(int(n) for n in image.shape), np.asarray(image.affine, dtype=np.float64)
+
+
+def read(path: Path, *, frame: int | None = None, label: bool = False) -> Volume:
+    """One volume in RAS+; of a 4-D file the ``frame``-th.
+
+    Raises:
+        DataError: unreadable, truncated, 4-D without ``frame``, or labels that are not integers.
+    """
+    image = _open(path)
+    try:
+        array = _voxels(image, path, frame, label)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path}: cannot be read to its end ({_line(error)}); "
+            "the file is truncated or damaged, copy it again"
+        ) from error
+    return in_ras(array, image.affine, path)
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    try:
+        image = nib.load(path)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path}: not a readable NIfTI file ({_line(error)}); copy it again or convert it"
+        ) from error
+    shape = tuple(int(n) for n in image.shape)
+    refuse_size(shape, path)
+    ratio = MAX_DEFLATE_RATIO if path.name.endswith(".gz") else 1
+    claimed = int(np.prod(shape, dtype=np.int64)) * image.get_data_dtype().itemsize
+    if claimed > path.stat().st_size * ratio:
+        raise DataError(
+            f"{path}: the header claims {'x'.join(map(str, shape))} voxels, more than its "
+            f"{path.stat().st_size} bytes can hold; the file is truncated, copy it again"
+        )
+    if len(shape) not in (3, 4):
+        raise DataError(f"{path}: has {len(shape)} axes; expected one volume of 3 (or 4: channels)")
+    return image
+
+
+def _voxels(image: nib.Nifti1Image, path: Path, frame: int | None, label: bool) -> np.ndarray:
+    proxy = image.dataobj
+    if len(image.shape) == 4:
+        frames = image.shape[3]
+        if frame is None and frames > 1:
+            raise DataError(
+                f"{path}: holds {frames} volumes where one is expected; split it, or name its "
+                "channels in dataset.json"
+            )
+        if (frame or 0) >= frames:
+            raise DataError(f"{path}: has {frames} channels; channel {frame} was asked for")
+        array = np.asarray(proxy[..., frame or 0])
+    else:
+        array = np.asarray(proxy)
+    if label:
+        return as_labels(array, path)
+    return np.asarray(array, dtype=np.float32)
+
+
+def as_labels(array: np.ndarray, path: Path) -> np.ndarray:
+    """Label values as integers.
+
+    Raises:
+        DataError: a value is not a whole number.
+    """
+    if np.issubdtype(array.dtype, np.integer):
+        return array
+    rounded = np.rint(np.nan_to_num(array, nan=-9999.5))
+    if not np.array_equal(rounded, array):
+        bad = array[rounded != array].flat[0]
+        raise DataError(
+            f"{path}: label value {bad} is not a whole number; "
+            "write class ids, not probabilities, into a segmentation"
+        )
+    return rounded.astype(np.int32)
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

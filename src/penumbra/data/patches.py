@@ -1,0 +1,179 @@
+"""Slices and patches for training, whole cases for evaluation, as plain dictionaries.
+
+A two-dimensional patch of a volume is a three-dimensional one that is a single slice thick, so
+radiographs, slices and volumes share this code. What lies beyond the scan is padding: background
+value, label ``IGNORE``, ``valid`` and ``body`` false.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from penumbra.config import Data
+from penumbra.data.preprocess import AIR_FLOOR_HU, Prepared
+from penumbra.data.store import Store
+from penumbra.types import IGNORE
+
+Batch = dict[str, Tensor]
+
+
+class Patches(Dataset[Batch]):
+    """Random patches of some cases of a store; the key is the only source of chance.
+
+    ``patches[key]`` is a function of (seed, key) alone, whatever was read before and in whichever
+    process: case ``key % n`` of a permutation that is drawn anew for every epoch ``key // n``, and
+    a patch in it drawn from ``default_rng((seed, key))``. Keys may exceed ``len``: step * batch + i.
+    """
+
+    def __init__(self, store: Store, indices: Sequence[int], *, settings: Data, seed: int) -> None:
+        if not indices:
+            raise ValueError("no cases to draw patches from; is this part of the split empty?")
+        self.store = store
+        self.indices = tuple(indices)
+        self.settings = settings
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: int) -> Batch:
+        epoch, place = divmod(int(key), len(self.indices))
+        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.indices))
+        index = self.indices[order[place]]
+        prepared = self.store[index]
+        rng = np.random.default_rng((self.seed, 1, key))
+        thick = len(prepared.geometry.shape) - len(self.settings.patch)
+        patch = (*self.settings.patch, *(1,) * thick)
+        centre = _draw_centre(prepared, patch, self.settings.foreground, rng)
+        start = tuple(
+            _start(n, p, c) for n, p, c in zip(prepared.geometry.shape, patch, centre, strict=True)
+        )
+        item = _cut(self.store, index, start, patch)
+        return {k: v.squeeze(-1) if k in _SPATIAL and thick else v for k, v in item.items()}
+
+
+def whole(store: Store, index: int) -> Batch:
+    """A whole case as a batch: for ``store.dim`` 2 one row per slice (or the radiograph), else one.
+
+    Rows of a volume are its axial slices from the feet upward; stack predictions along the last
+    axis and give them to ``preprocess.restore``.
+    """
+    prepared = store[index]
+    shape = prepared.geometry.shape
+    item = _cut(store, index, (0,) * len(shape), shape)
+    if len(shape) == store.dim:
+        return {k: v[None] for k, v in item.items()}
+    slices = shape[-1]
+    batch = {}
+    for name, value in item.items():
+        if name in _SPATIAL:
+            batch[name] = value.movedim(-1, 0)
+        elif name == "position":
+            batch[name] = value.repeat(slices, 1)
+            batch[name][:, -1] = _fraction_of(
+                torch.arange(slices) + 0.5, torch.tensor(prepared.body_box[-1])
+            )
+        else:
+            batch[name] = value.expand(slices, *value.shape)
+    return batch
+
+
+_SPATIAL = ("image", "segmentation", "body", "valid", "masks")
+
+
+def _draw_centre(
+    prepared: Prepared, patch: Sequence[int], foreground: float, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """A labelled voxel, moved by up to a quarter patch, or any voxel of the body's box.
+
+    Class, then slice, then voxel: rare classes and slices are met as often as large ones.
+    """
+    box = prepared.body_box
+    rows = prepared.foreground
+    if rng.random() >= foreground or len(rows) == 0:
+        return tuple(int(rng.integers(low, high)) for low, high in box)
+    rows = rows[rows[:, 0] == rng.choice(np.unique(rows[:, 0]))]
+    rows = rows[rows[:, -1] == rng.choice(np.unique(rows[:, -1]))]
+    voxel = rows[rng.integers(len(rows)), 1:]
+    moved = []
+    for v, p, (low, high) in zip(voxel, patch, box, strict=True):
+        shift = int(rng.integers(-(p // 4), p // 4 + 1))
+        moved.append(int(np.clip(v + shift, min(low, v), max(high - 1, v))))
+    return tuple(moved)
+
+
+def _start(size: int, patch: int, centre: int) -> int:
+    """First voxel of the patch: inside the scan when it fits, else the scan lies in its middle."""
+    if patch >= size:
+        return -((patch - size) // 2)
+    return min(max(centre - patch // 2, 0), size - patch)
+
+
+def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -> Batch:
+    prepared, task = store[index], store.task
+    shape = prepared.geometry.shape
+    inside = tuple(
+        slice(max(0, s), min(n, s + p)) for s, p, n in zip(start, patch, shape, strict=True)
+    )
+    padding = [(w.start - s, s + p - w.stop) for w, s, p in zip(inside, start, patch, strict=True)]
+    background = AIR_FLOOR_HU if task.modality == "ct" else 0.0
+    image = np.asarray(prepared.image[:, *inside], dtype=np.float32)
+    maps = 1 + len(task.findings)
+    item = {
+        "image": np.pad(image, [(0, 0), *padding], constant_values=background),
+        "body": np.pad(prepared.body[inside], padding),
+        "valid": np.pad(_content(prepared, inside), padding),
+        "position": _position(prepared, inside),
+        "protocol": _index(store.protocols, prepared.case.protocol),
+        "case": np.int64(index),
+        "patient": _index(store.patients, prepared.case.patient),
+        "masks": np.zeros((maps, *patch), dtype=np.float32),
+        "annotated": np.zeros(maps, dtype=bool),
+    }
+    for row, index_of_map in enumerate(prepared.mapped):
+        region = np.asarray(prepared.masks[row][inside], dtype=np.float32) / 255
+        item["masks"][index_of_map] = np.pad(region, padding)
+        item["annotated"][index_of_map] = True
+    if task.classes:
+        labels = np.full(image.shape[1:], IGNORE, dtype=np.int64)
+        if prepared.segmentation is not None:
+            labels[:] = prepared.segmentation[inside]
+            item["masks"][0] = np.pad((labels > 0).astype(np.float32), padding)
+            item["annotated"][0] = True
+        item["segmentation"] = np.pad(labels, padding, constant_values=IGNORE)
+    if task.findings:
+        item["findings"] = prepared.findings
+    return {
+        k: torch.tensor(v) if np.ndim(v) == 0 else torch.as_tensor(np.ascontiguousarray(v))
+        for k, v in item.items()
+    }
+
+
+def _content(prepared: Prepared, inside: tuple[slice, ...]) -> np.ndarray:
+    """True where the prepared grid holds the scan, false in the padding of a resized radiograph."""
+    axes = [
+        (np.arange(w.start, w.stop) >= low) & (np.arange(w.start, w.stop) < high)
+        for w, (low, high) in zip(inside, prepared.geometry.content, strict=True)
+    ]
+    result = axes[0]
+    for axis in axes[1:]:
+        result = result[..., None] & axis
+    return result
+
+
+def _position(prepared: Prepared, inside: tuple[slice, ...]) -> Float[np.ndarray, " axes"]:
+    centre = torch.tensor([(w.start + w.stop) / 2 for w in inside])
+    return _fraction_of(centre, torch.tensor(prepared.body_box).T).numpy()
+
+
+def _fraction_of(centre: Tensor, box: Tensor) -> Tensor:
+    """Where a coordinate lies between the body's ends: 0 at the first, 1 at the last."""
+    return ((centre - box[0]) / (box[1] - box[0])).clamp(0, 1).float()
+
+
+def _index(names: Sequence[str], name: str | None) -> np.int64:
+    return np.int64(-1 if name is None else names.index(name))

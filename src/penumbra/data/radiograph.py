@@ -1,0 +1,72 @@
+"""PNG and JPEG radiographs and masks: grey values as [rows, columns]."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from penumbra.data.volume import Volume, refuse_size
+from penumbra.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_KINDS = ("PNG", "JPEG", "TIFF", "BMP")
+_BIT_DEPTHS = (8, 10, 12, 14, 16)
+
+
+def read(path: Path, *, label: bool = False) -> Volume:
+    """Grey values as float32 (a label's as integers) and the detector's full range, 2^bits - 1.
+
+    Colour is turned to grey by the ITU-R 601 weights. A 16-bit file is taken to hold the smallest
+    usual bit depth (10, 12, 14, 16) that fits its largest value.
+
+    Raises:
+        DataError: not an image, damaged, or larger than can be read.
+    """
+    array = _grey(path)
+    bits = next((b for b in _BIT_DEPTHS if array.max(initial=0) < 2**b), 16)
+    return Volume(
+        array.astype(np.int32 if label else np.float32),
+        np.eye(4),
+        tuple(array.shape),
+        np.eye(4),
+        full_scale=float(2**bits - 1),
+    )
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A boolean mask: what is not black."""
+    return _grey(path) > 0
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Rows and columns, from the header alone."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=_KINDS)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
+        raise DataError(
+            f"{path}: not a readable image ({str(error).splitlines()[0][:120]}); "
+            "PNG, JPEG, TIFF and BMP are read, up to 89 million pixels"
+        ) from error
+    refuse_size((image.height, image.width), path)
+    return image
+
+
+def _grey(path: Path) -> np.ndarray:
+    with _opened(path) as image:
+        try:
+            if image.mode in {"1", "L", "I;16", "I;16B", "I", "F"}:
+                return np.asarray(image).astype(np.float32)
+            return np.asarray(image.convert("L"))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(
+                f"{path}: cannot be decoded to its end ({str(error)[:120]}); "
+                "the file is truncated or damaged, copy it again"
+            ) from error

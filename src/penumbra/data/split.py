@@ -1,0 +1,121 @@
+"""Parts by patient, label fractions that nest, and the file that makes them part of a result."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from penumbra.data import tables
+from penumbra.data.cohort import part_of, refuse_doubles
+from penumbra.errors import DataError
+from penumbra.types import Cohort, Part
+
+
+def draw(cohort: Cohort, *, seed: int, val: float = 0.15, test: float = 0.25) -> Cohort:
+    """Every case in a part, all cases of a patient in the same one.
+
+    Given parts are kept. Patients without one are drawn at random; when every patient has one but
+    validation or test is missing, it is drawn from the training patients. Shares are of all
+    patients, and a drawn part has at least one.
+
+    Raises:
+        DataError: a patient is in two parts already, or there are fewer than three patients.
+    """
+    refuse_doubles(cohort, source=Path(cohort.name))
+    parts: dict[str, Part | None] = {}
+    for case in cohort.cases:
+        parts[case.patient] = parts.get(case.patient) or case.part
+    if not all(part in parts.values() for part in ("train", "val", "test")) and len(parts) < 3:
+        raise DataError(
+            f"{cohort.name}: {len(parts)} patient(s) cannot be split into train, val and test; "
+            "three are needed at least"
+        )
+    free = sorted(p for p, part in parts.items() if part is None)
+    taken: Sequence[Part] = [part for part in parts.values() if part is not None]
+    pool = free or sorted(p for p, part in parts.items() if part == "train")
+    order = [pool[k] for k in np.random.default_rng((seed, 1)).permutation(len(pool))]
+    drawn: dict[str, Part] = dict.fromkeys(free, "train")
+    for part, share in (("test", test), ("val", val)):
+        have = taken.count(part)
+        if not free and have:
+            continue
+        wanted = max(round(share * len(parts)), 1) - have
+        for _ in range(min(wanted, len(order) - 1)):
+            drawn[order.pop()] = part
+    final = {p: drawn.get(p) or part for p, part in parts.items()}
+    return replace(cohort, cases=tuple(replace(c, part=final[c.patient]) for c in cohort.cases))
+
+
+def fraction(
+    case_ids: Sequence[str], patients: Sequence[str], share: float, seed: int
+) -> tuple[str, ...]:
+    """The cases of a share of the patients; a smaller share is contained in every larger one.
+
+    At least one patient is kept. The order of ``case_ids`` is kept.
+
+    Raises:
+        ValueError: the share is not in (0, 1].
+
+    Example:
+        >>> fraction(["a1", "a2", "b1"], ["a", "a", "b"], 1.0, seed=0)
+        ('a1', 'a2', 'b1')
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"a label fraction lies in (0, 1], got {share}")
+    unique = sorted(set(patients))
+    order = np.random.default_rng((seed, 2)).permutation(len(unique))
+    count = min(len(unique), max(1, math.ceil(share * len(unique) - 1e-9)))
+    kept = {unique[k] for k in order[:count]}
+    return tuple(c for c, p in zip(case_ids, patients, strict=True) if p in kept)
+
+
+def digest(cohort: Cohort) -> str:
+    """Hash of who is in which part; it stands in every result."""
+    rows = sorted((c.id, c.patient, c.part) for c in cohort.cases)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def write(cohort: Cohort, path: Path) -> str:
+    """Write ``split.json`` (case ids per part, and the hash) and give the hash."""
+    tree = {
+        "cohort": cohort.name,
+        "hash": digest(cohort),
+        "parts": {
+            part: [c.id for c in cohort.cases if c.part == part]
+            for part in ("train", "val", "test")
+        },
+    }
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(tree, indent=1))
+    temporary.replace(path)
+    return str(tree["hash"])
+
+
+def read(cohort: Cohort, path: Path) -> Cohort:
+    """The cohort with the parts of a ``split.json``.
+
+    Raises:
+        DataError: the file is damaged, or was written for other cases or patients.
+    """
+    tree = tables.read_json(path)
+    parts = tree.get("parts") if isinstance(tree, dict) else None
+    if not isinstance(parts, dict):
+        raise DataError(f"{path}: not a split file; remove it and split again")
+    part_by_case = {
+        str(case): part_of(word, where=str(path)) for word, ids in parts.items() for case in ids
+    }
+    result = replace(
+        cohort, cases=tuple(replace(c, part=part_by_case.get(c.id)) for c in cohort.cases)
+    )
+    refuse_doubles(result, source=path)
+    if digest(result) != tree.get("hash"):
+        raise DataError(
+            f"{path}: was written for other cases or patients than {cohort.name} has now; "
+            "remove it to split again, or restore the data"
+        )
+    return result

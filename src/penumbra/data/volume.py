@@ -1,0 +1,97 @@
+"""One image as read from a file: voxels in RAS+ order (or rows and columns) and where they lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from penumbra.errors import DataError
+
+MAX_VOXELS = 2**30
+"""The largest image that is read: 4 GiB as float32, ten times a whole-body CT at 1 mm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """An image in RAS+ voxel order, and the grid in which its file stores it.
+
+    Attributes:
+        array: voxels [x, y, z] toward right, anterior, superior; [rows, columns] for a radiograph.
+            float32 for images; a label file keeps an integer type.
+        affine: voxel index -> mm in RAS+; identity for a radiograph without pixel spacing.
+        file_shape, file_affine: the grid as the file stores it, before reorientation.
+        full_scale: the largest value that the detector or format can hold, where that is known.
+        tags: what the header says about the acquisition, for DICOM.
+    """
+
+    array: Shaped[np.ndarray, "*space"]
+    affine: Float[np.ndarray, "4 4"]
+    file_shape: tuple[int, ...]
+    file_affine: Float[np.ndarray, "4 4"]
+    full_scale: float | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distance between neighbouring voxels along each axis."""
+        return spacing_of(self.affine, self.array.ndim)
+
+
+def spacing_of(affine: Float[np.ndarray, "4 4"], dim: int) -> tuple[float, ...]:
+    """Length of the affine's columns: the voxel spacing in mm.
+
+    Example:
+        >>> spacing_of(np.diag([2.0, 2.0, 5.0, 1.0]), 3)
+        (2.0, 2.0, 5.0)
+    """
+    return tuple(float(s) for s in np.linalg.norm(affine[:3, :dim], axis=0))
+
+
+def in_ras(
+    array: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], path: Path
+) -> Volume:
+    """Flip and permute the axes, without resampling, to the RAS+ order nearest to the affine.
+
+    Raises:
+        DataError: the affine is not finite or not invertible.
+    """
+    affine = np.asarray(affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise DataError(
+            f"{path}: the header's affine is not usable {affine[:3].tolist()}; "
+            "write the file again with a valid orientation and voxel spacing"
+        )
+    turn = nib.orientations.io_orientation(affine)
+    turned = nib.orientations.apply_orientation(array, turn)
+    ras_affine = affine @ nib.orientations.inv_ornt_aff(turn, array.shape)
+    return Volume(turned, ras_affine, tuple(array.shape), affine)
+
+
+def from_ras(
+    array: Shaped[np.ndarray, "*space"], file_affine: Float[np.ndarray, "4 4"]
+) -> Shaped[np.ndarray, "*space"]:
+    """Undo ``in_ras``: the array in the axis order of the file."""
+    if array.ndim == 2:
+        return array
+    ras = np.array([[0, 1], [1, 1], [2, 1]])
+    turn = nib.orientations.ornt_transform(ras, nib.orientations.io_orientation(file_affine))
+    return nib.orientations.apply_orientation(array, turn)
+
+
+def refuse_size(shape: tuple[int, ...], path: Path) -> None:
+    """Check a header's sizes before anything is allocated.
+
+    Raises:
+        DataError: an axis is empty, or the image would hold more than ``MAX_VOXELS``.
+    """
+    voxels = 1
+    for size in shape:
+        voxels *= int(size)
+    if not shape or min(shape) < 1 or voxels > MAX_VOXELS:
+        raise DataError(
+            f"{path}: the header claims a size of {'x'.join(map(str, shape))}, which is "
+            f"{'empty' if voxels < 1 else f'more than {MAX_VOXELS} voxels'}; "
+            "the file is damaged or not an image of one scan"
+        )
