@@ -1,4 +1,4 @@
-"""Abdominal CT phantom: organs as solids with known Hounsfield units, scanned with known physics."""
+"""Abdominal CT phantom: organs as solids of known Hounsfield units, and how scanners see them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from penumbra.data.phantom_shapes import (
     grid_mm,
     inside_probability,
     reader_offsets_mm,
-    rotated,
     smooth_field,
     spawn,
+    tilted,
     warped,
 )
 
@@ -210,9 +210,7 @@ def _abdomen(
     """
     shape = points.shape[1:]
     girth = np.float32(rng.uniform(0.88, 1.08))
-    p = warped(
-        points / girth, rng, amplitude_mm=4.0, length_mm=32.0, spacing_mm=spacing
-    )
+    p = warped(points / girth, rng, amplitude_mm=4.0, length_mm=32.0, spacing_mm=spacing)
     x, y, z = p
     side = np.stack([np.abs(x), y, z])
     fat = rng.uniform(10.0, 26.0)
@@ -254,9 +252,7 @@ def _abdomen(
     return material, np.stack(distances).astype(np.float32)
 
 
-def _organ(
-    name: str, p: Float[np.ndarray, "d *space"], size: float
-) -> Float[np.ndarray, "*space"]:
+def _organ(name: str, p: Float[np.ndarray, "d *space"], size: float) -> Float[np.ndarray, "*space"]:
     """Signed distance in mm of one organ; ``size`` scales it about its own centre."""
 
     def solid(centre: tuple[float, ...], radii: tuple[float, ...]) -> Float[np.ndarray, "*space"]:
@@ -267,9 +263,8 @@ def _organ(
             right, left = solid((72, 8, 28), (72, 76, 68)), solid((10, 48, 46), (62, 32, 34))
             return np.minimum(right, left)
         case "spleen":
-            return ellipsoid(
-                rotated(p, (0, 1), -25.0), (-101, -72, 30), [r * size for r in (26, 42, 42)]
-            )
+            radii = [r * size for r in (25, 44, 44)]
+            return tilted(p, (-100, -26, 32), radii, axes=(0, 1), degrees=-28.0)
         case "stomach":
             return solid((-52, 42, 36), (42, 36, 44))
         case "right kidney":

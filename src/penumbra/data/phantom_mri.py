@@ -9,9 +9,9 @@ from penumbra.data.phantom_shapes import (
     grid_mm,
     inside_probability,
     reader_offsets_mm,
-    rotated,
     smooth_field,
     spawn,
+    tilted,
     warped,
 )
 from penumbra.data.phantom_signal import SCANNERS, TISSUES, MriScanner, acquire, tissue_signals
@@ -72,9 +72,9 @@ def _labels(
     necrosis: Float[np.ndarray, "*space"],
 ) -> UInt8[np.ndarray, "*space"]:
     """BraTS values from nested signed distances."""
-    return np.where(
-        necrosis < 0, 1, np.where(core < 0, 4, np.where(whole < 0, 2, 0))
-    ).astype(np.uint8)
+    return np.where(necrosis < 0, 1, np.where(core < 0, 4, np.where(whole < 0, 2, 0))).astype(
+        np.uint8
+    )
 
 
 def _brain(
@@ -97,18 +97,14 @@ def _brain(
     folds = smooth_field(rng, shape, spacing, 4.5)
     fissure = np.where(z > -5, np.abs(x) - 1.8, 9.0) + 0.04 * (90 - np.abs(y)).clip(0)
     edge = np.minimum(-surface, (np.abs(x) + 1.5) * np.where(z > 0, 1.0, 9.0))
-    ventricle_size = rng.uniform(0.85, 1.35)
-    body = ellipsoid(
-        rotated(side, (0, 1), 14.0),
-        (12, 6, 14),
-        (6.5 * ventricle_size, 31 * ventricle_size, 9 * ventricle_size),
-    )
-    horn = ellipsoid(rotated(side, (0, 1), -28.0), (28, -24, 4), (5.5 * ventricle_size, 20, 8))
-    third = ellipsoid(p, (0, -2, 2), (2.6 * ventricle_size, 14, 10))
+    v = rng.uniform(0.85, 1.35)
+    body = tilted(side, (11, 0, 14), (6 * v, 32 * v, 9 * v), axes=(0, 1), degrees=-8.0)
+    horn = tilted(side, (22, -30, 4), (5.5 * v, 19, 9), axes=(0, 1), degrees=24.0)
+    third = ellipsoid(p, (0, -2, 2), (2.6 * v, 14, 10))
     ventricles = np.minimum(np.minimum(body, horn), third)
     thalamus = ellipsoid(side, (11, -10, 4), (9, 14, 9))
     caudate = ellipsoid(side, (14, 20, 12), (5.5, 11, 9))
-    putamen = ellipsoid(rotated(side, (0, 1), 12.0), (24, 12, 4), (5.5, 16, 10))
+    putamen = tilted(side, (26, 6, 4), (6, 16, 10), axes=(0, 1), degrees=14.0)
 
     tissue = np.full(shape, INDEX["air"], np.uint8)
     brain = surface < 0
@@ -132,9 +128,9 @@ def _tumour(
     direction = rng.standard_normal(3) * (1.0, 1.0, 0.55)
     direction /= np.linalg.norm(direction)
     direction[0] = np.copysign(max(abs(direction[0]), 0.45), direction[0])
-    centre = direction * rng.uniform(28.0, 42.0) * (1.0, 1.2, 0.8)
+    centre = (direction * rng.uniform(28.0, 42.0) * (1.0, 1.2, 0.8)).tolist()
     radius = rng.uniform(9.0, 20.0)
-    radii = radius * rng.uniform(0.8, 1.25, 3)
+    radii = (radius * rng.uniform(0.8, 1.25, 3)).tolist()
     rough = smooth_field(rng, shape, spacing, 9.0)
     fingers = smooth_field(rng, shape, spacing, 7.0)
     pockets = smooth_field(rng, shape, spacing, 6.0)

@@ -91,16 +91,26 @@ def ellipsoid(
         return np.where(g > 1e-9, k * (k - 1) / g, -middle).astype(np.float32)
 
 
-def rotated(
-    points: Float[np.ndarray, "d *space"], axes: tuple[int, int], degrees: float
-) -> Float[np.ndarray, "d *space"]:
-    """The points turned in the plane of two axes, so that a solid drawn in them is turned back."""
+def tilted(
+    points: Float[np.ndarray, "d *space"],
+    centre: Sequence[float],
+    radii: Sequence[float],
+    *,
+    axes: tuple[int, int],
+    degrees: float,
+) -> Float[np.ndarray, "*space"]:
+    """Like ``ellipsoid``, with the solid turned about its centre from the first axis to the second.
+
+    Example:
+        >>> points = np.array([[0.0, 0.0], [5.0, 2.0]], dtype=np.float32)
+        >>> tilted(points, (0, 0), (5, 2), axes=(0, 1), degrees=90)[0].round(3).tolist()
+        0.0
+    """
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    turned = points.copy()
+    local = points - np.asarray(centre, np.float32).reshape((-1,) + (1,) * (points.ndim - 1))
     a, b = axes
-    turned[a] = c * points[a] - s * points[b]
-    turned[b] = s * points[a] + c * points[b]
-    return turned
+    local[a], local[b] = c * local[a] + s * local[b], c * local[b] - s * local[a]
+    return ellipsoid(local, np.zeros(len(local)).tolist(), radii)
 
 
 def smooth_field(

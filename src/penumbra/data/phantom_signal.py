@@ -1,4 +1,4 @@
-"""Magnetic-resonance physics of the phantom: relaxation times, scanners, signal equations, noise."""
+"""Magnetic resonance for the phantom: relaxation times, scanners, signal equations, noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Inexact
+
 
 @dataclass(frozen=True, slots=True)
 class Tissue:
