@@ -1,0 +1,188 @@
+"""Magnetic resonance for the phantom: relaxation times, scanners, signal equations, noise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Inexact
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """Relaxation times in ms (T1 at 1.5 T and 3 T), proton density, gadolinium uptake in mM."""
+
+    t1_15: float
+    t1_30: float
+    t2: float
+    pd: float
+    gadolinium_mm: float = 0.0
+
+    def t1(self, field_t: float) -> float:
+        """T1 in ms at another field: the power law of Bottomley 1984 through the two fields."""
+        exponent = np.log(self.t1_30 / self.t1_15) / np.log(2.0)
+        return float(self.t1_15 * (field_t / 1.5) ** exponent)
+
+
+# Grey and white matter: Stanisz et al. 2005 (grey T1 at 3 T: the mean of it and Wansapura et al.
+# 1999). CSF: Rooney et al. 2007. Proton densities: Tofts 2003. Tumour tissues: rounded from
+# quantitative mapping of glioblastoma (Badve et al. 2017; Lescher et al. 2015), which scatter much.
+TISSUES: Mapping[str, Tissue] = {
+    "air": Tissue(1000, 1000, 100, 0.0),
+    "white": Tissue(884, 1084, 72, 0.70, 0.01),
+    "grey": Tissue(1124, 1580, 97, 0.82, 0.02),
+    "csf": Tissue(4200, 4300, 2000, 1.00),
+    "deep grey": Tissue(1050, 1400, 84, 0.80, 0.02),
+    "oedema": Tissue(1350, 1600, 165, 0.86, 0.01),
+    "necrosis": Tissue(2200, 2700, 320, 0.95, 0.02),
+    "enhancing": Tissue(1300, 1600, 125, 0.86, 0.35),
+}
+RELAXIVITY = (4.3, 5.2)
+"""r1 and r2 of gadobutrol-like agents in blood at 1.5-3 T, 1/(mM s), rounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class MriScanner:
+    """A scanner's protocol: field in T, times in ms, flip angle of a gradient-echo T1 in degrees.
+
+    ``noise`` is the complex noise's standard deviation per unit of signal (PD = 1, no decay),
+    ``resolution`` the share of k-space acquired in plane, ``bias`` the log-amplitude of the coil
+    shading, ``gain`` the arbitrary unit of the images.
+    """
+
+    name: str
+    field_t: float
+    t1: tuple[float, float]  # TR, TE
+    t2: tuple[float, float]  # TR, TE
+    flair: tuple[float, float, float]  # TR, TE, TI
+    t1_sequence: Literal["spin_echo", "gradient_echo"] = "spin_echo"
+    flip_degrees: float = 90.0
+    noise: float = 0.005
+    resolution: float = 1.0
+    bias: float = 0.1
+    gain: float = 3000.0
+
+
+SCANNERS = (
+    MriScanner("site-a", 3.0, (650, 9), (4500, 95), (9000, 120, 2500), bias=0.16, gain=4200),
+    MriScanner(
+        "site-b", 1.5, (520, 14), (3800, 105), (8800, 130, 2250), noise=0.009, resolution=0.85
+    ),
+    MriScanner(
+        "site-c",
+        3.0,
+        (9, 3.5),
+        (6000, 80),
+        (8000, 95, 2350),
+        t1_sequence="gradient_echo",
+        flip_degrees=18,
+        noise=0.004,
+        bias=0.2,
+        gain=9000,
+    ),
+)
+SHIFTED = MriScanner(
+    "site-shift",
+    0.55,
+    (420, 20),
+    (3200, 130),
+    (7000, 150, 1900),
+    noise=0.017,
+    resolution=0.6,
+    bias=0.3,
+    gain=1100,
+)
+"""A low-field scanner that no training case comes from: other contrast, blur, noise, shading."""
+
+
+def spin_echo(
+    pd: Inexact[np.ndarray, "..."],
+    t1: Inexact[np.ndarray, "..."],
+    t2: Inexact[np.ndarray, "..."],
+    *,
+    tr: float,
+    te: float,
+) -> Inexact[np.ndarray, "..."]:
+    """S = PD (1 - exp(-TR/T1)) exp(-TE/T2), times in ms (Hahn 1950; TE << TR)."""
+    return pd * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
+
+
+def inversion_recovery(
+    pd: Inexact[np.ndarray, "..."],
+    t1: Inexact[np.ndarray, "..."],
+    t2: Inexact[np.ndarray, "..."],
+    *,
+    tr: float,
+    te: float,
+    ti: float,
+) -> Inexact[np.ndarray, "..."]:
+    """S = PD |1 - 2 exp(-TI/T1) + exp(-TR/T1)| exp(-TE/T2): magnitude FLAIR (Hajnal 1992).
+
+    Zero at TI = T1 ln(2 / (1 + exp(-TR/T1))), which is how FLAIR darkens CSF.
+    """
+    return pd * np.abs(1 - 2 * np.exp(-ti / t1) + np.exp(-tr / t1)) * np.exp(-te / t2)
+
+
+def gradient_echo(
+    pd: Inexact[np.ndarray, "..."],
+    t1: Inexact[np.ndarray, "..."],
+    *,
+    tr: float,
+    flip_degrees: float,
+) -> Inexact[np.ndarray, "..."]:
+    """S = PD sin(a) (1 - E) / (1 - E cos(a)), E = exp(-TR/T1): spoiled echo, T2* ignored."""
+    e, a = np.exp(-tr / t1), np.radians(flip_degrees)
+    return pd * np.sin(a) * (1 - e) / (1 - e * np.cos(a))
+
+
+def with_gadolinium(
+    t1_ms: Inexact[np.ndarray, "..."], t2_ms: Inexact[np.ndarray, "..."], concentration_mm: float
+) -> tuple[Inexact[np.ndarray, "..."], Inexact[np.ndarray, "..."]]:
+    """Shortened relaxation times, 1/T' = 1/T + r C (r in 1/(mM s))."""
+    r1, r2 = (r / 1000 for r in RELAXIVITY)
+    return 1 / (1 / t1_ms + r1 * concentration_mm), 1 / (1 / t2_ms + r2 * concentration_mm)
+
+
+def tissue_signals(scanner: MriScanner, tissue: Tissue) -> dict[str, float]:
+    """Signal of a tissue in the four sequences on a scanner, before gain, coil and noise."""
+    pd, t1, t2 = (np.asarray(v, float) for v in (tissue.pd, tissue.t1(scanner.field_t), tissue.t2))
+    enhanced = with_gadolinium(t1, t2, tissue.gadolinium_mm)
+
+    def t1_weighted(t1: np.ndarray, t2: np.ndarray) -> float:
+        tr, te = scanner.t1
+        match scanner.t1_sequence:
+            case "spin_echo":
+                return float(spin_echo(pd, t1, t2, tr=tr, te=te))
+            case "gradient_echo":
+                return float(gradient_echo(pd, t1, tr=tr, flip_degrees=scanner.flip_degrees))
+
+    tr, te, ti = scanner.flair
+    return {
+        "flair": float(inversion_recovery(pd, t1, t2, tr=tr, te=te, ti=ti)),
+        "t1": t1_weighted(t1, t2),
+        "t1ce": t1_weighted(*enhanced),
+        "t2": float(spin_echo(pd, t1, t2, tr=scanner.t2[0], te=scanner.t2[1])),
+    }
+
+
+def acquire(
+    signal: Float[np.ndarray, "x y z"],
+    rng: np.random.Generator,
+    *,
+    noise: float,
+    resolution: float,
+) -> Float[np.ndarray, "x y z"]:
+    """Magnitude image from in-plane k-space, cut to ``resolution`` of each axis, with noise.
+
+    Complex Gaussian noise of standard deviation ``noise`` per part makes the magnitude Rician
+    (Gudbjartsson & Patz 1995); the cut, tapered by a Hann edge, blurs and rings as scanners do.
+    """
+    kspace = np.fft.fftn(signal, axes=(0, 1))
+    for axis in (0, 1):
+        f = np.abs(np.fft.fftfreq(signal.shape[axis])) / (0.5 * resolution)
+        taper = np.where(f < 0.75, 1.0, 0.5 + 0.5 * np.cos(np.pi * np.clip((f - 0.75) * 4, 0, 1)))
+        kspace *= taper.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    image = np.fft.ifftn(kspace, axes=(0, 1))
+    image += noise * rng.standard_normal(signal.shape)
+    image += 1j * noise * rng.standard_normal(signal.shape)
+    return np.abs(image)
