@@ -1,0 +1,211 @@
+"""L_self = L_con + lambda1 L_region + lambda2 L_protocol (proposal 2.1, METHOD 1.3)."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from penumbra.config import Pretrain
+from penumbra.pretrain.collapse import CollapseWatch, alignment, uniformity, variance_guard
+from penumbra.pretrain.contrastive import contrast, image_ids, nt_xent
+from penumbra.pretrain.gather import gather_rows, world
+from penumbra.pretrain.heads import seeded_mlp
+from penumbra.pretrain.protocol import ProtocolTask, accuracy, reversal_ramp
+from penumbra.pretrain.queue import KeyQueue, follow, frozen_copy
+from penumbra.pretrain.region import balanced_edges, bin_labels, region_loss, uniform_edges
+
+EMBEDDING = 128
+"""Width of the contrasted embeddings."""
+
+
+class SelfSupervised(nn.Module):
+    """The encoder under pre-training with its projector and heads.
+
+    Call, step the optimizer over ``parameters()``, then call ``after_step()``. All that training
+    changes (encoder, heads, momentum copy, queue, step, class counts) is in the state dict, so a
+    resumed run continues bit for bit.
+
+    Args:
+        encoder: returns a tuple of features, the coarsest last; it normalises its own input.
+        features: channels of the coarsest features.
+        protocols: number of known acquisition classes; below 2 the protocol task is off.
+        dim: axes of a position.
+        seed: of the first weights of all heads.
+        regions: number of region classes when ``forward`` receives its own region targets (organs,
+            lung zones); none: ``region_bins ** dim`` position bins.
+    """
+
+    step: Tensor
+    region_edges: Tensor
+    region_counts: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        features: int,
+        settings: Pretrain,
+        protocols: int,
+        dim: int,
+        seed: int,
+        regions: int | None = None,  # a seventh: only data with atlases or labels need it
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.settings = settings
+        self.encoder = encoder
+        self.protocol = ProtocolTask(
+            features, protocols, mode=settings.protocol_mode, generator=generator
+        )
+        width = self.protocol.anatomy_features
+        hidden = max(width, EMBEDDING)
+        self.projector = seeded_mlp(width, hidden, EMBEDDING, generator=generator)
+        classes = regions or settings.region_bins**dim
+        self.region_head = seeded_mlp(width, width, classes, generator=generator)
+        self.register_buffer("region_edges", uniform_edges(settings.region_bins, dim))
+        self.register_buffer("region_counts", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.watch = CollapseWatch()
+        self.queue: KeyQueue | None = None
+        if settings.queue:
+            self.queue = KeyQueue(settings.queue, EMBEDDING)
+            self.key_encoder = frozen_copy(encoder)
+            self.key_projector = frozen_copy(self.projector)
+        self._new_keys: tuple[Tensor, Tensor] | None = None
+        self._embeddings: Tensor | None = None
+
+    def represent(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b features"]:
+        """Coarsest features averaged over space: what probes read and all heads start from."""
+        return _pool(self.encoder(image)[-1])
+
+    def balance_regions(self, position: Float[Tensor, "n dim"]) -> None:
+        """Move the bin edges so that these (training) positions fill all bins of an axis equally.
+
+        Call before the first step.
+        """
+        bins = self.region_edges.shape[1] + 1
+        self.region_edges.copy_(balanced_edges(position, bins=bins))
+
+    def forward(
+        self,
+        view_a: Float[Tensor, "b c *space"],
+        view_b: Float[Tensor, "b c *space"],
+        *,
+        position: Float[Tensor, "b *view dim"],
+        protocol: Int[Tensor, "b *view"],
+        patient: Int[Tensor, " b"],
+        region: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss parts, their weighted sum ``total``, and monitors (detached); all scalars.
+
+        Args:
+            position: centre of the crop, body-normalised; NaN: unknown. With an axis of two views:
+                one centre per view.
+            protocol: acquisition class, -1 unknown. With an axis of two views, give -1 to a view
+                whose augmentation has changed the protocol.
+            patient: -1 unknown.
+            region: targets that replace position bins: classes [b] (-1 unknown) or shares
+                [b, regions] (NaN unknown), the same for both views.
+        """
+        batch = len(view_a)
+        pooled = self.represent(torch.cat([view_a, view_b]))
+        anatomy = self.protocol.anatomy(pooled)
+        z = self.projector(anatomy)
+        places = bin_labels(_per_view(position, batch, 1), self.region_edges)
+        parts = {
+            "contrast": self._contrast(z, (view_a, view_b), self._groups(places, patient)),
+            "guard": variance_guard(z),
+            **self._region(anatomy, places if region is None else torch.cat([region, region])),
+            **self.protocol(
+                pooled,
+                _per_view(protocol, batch, 0),
+                reversal=reversal_ramp(int(self.step) / max(1, self.settings.steps)),
+            ),
+        }
+        self._embeddings = z.detach()
+        return {
+            "total": self._total(parts),
+            **parts,
+            "alignment": alignment(z[:batch], z[batch:]),
+            "uniformity": uniformity(z),
+            **self.watch.measure(self._embeddings),
+        }
+
+    def after_step(self) -> None:
+        """Count the step, move the momentum copy and fill the queue; refuse a dead representation.
+
+        Raises:
+            TrainingError: the embeddings have collapsed or are not finite.
+        """
+        self.step += 1
+        if self.queue is not None and self._new_keys is not None:
+            follow(self.key_encoder, self.encoder, momentum=self.settings.momentum)
+            follow(self.key_projector, self.projector, momentum=self.settings.momentum)
+            self.queue.push(*self._new_keys)
+            self._new_keys = None
+        if self._embeddings is not None:
+            self.watch.update(self._embeddings)
+            self._embeddings = None
+
+    def _total(self, parts: dict[str, Tensor]) -> Tensor:
+        total = parts["contrast"] + self.settings.variance_guard * parts["guard"]
+        total = total + self.settings.region * parts["region"]
+        for name in ("protocol", "protocol_adversary"):
+            if name in parts:
+                total = total + self.settings.protocol * parts[name]
+        return total
+
+    def _groups(self, places: Tensor, patient: Tensor) -> Tensor | None:
+        """One id per image for false negatives: same patient *and* same region of view a."""
+        if self.settings.negatives == "all":
+            return None
+        regions = self.region_edges.shape[1] + 1
+        regions = regions ** len(self.region_edges) + 1  # one more for unknown positions
+        group = patient * regions + places[: len(patient)] + 1
+        return torch.where(patient >= 0, group, -1)
+
+    def _contrast(self, z: Tensor, views: tuple[Tensor, Tensor], groups: Tensor | None) -> Tensor:
+        half, tau = len(z) // 2, self.settings.temperature
+        rank, ranks = world()
+        if ranks == 1 and self.queue is None:
+            return nt_xent(z[:half], z[half:], temperature=tau, patient=groups)
+        ids = image_ids(half, groups, device=z.device, start=rank * half).repeat(2)
+        everyone = gather_rows(ids)
+        if self.queue is None:
+            positives, candidates, others = z.roll(half, 0), gather_rows(z), everyone
+        else:
+            with torch.no_grad():
+                features = self.key_encoder(torch.cat(views))[-1]
+                keys = self.key_projector(self.protocol.anatomy(_pool(features)))
+                positives, candidates = keys.roll(half, 0), gather_rows(keys)
+            self._new_keys = (candidates, everyone)
+            past, past_ids = self.queue.contents()
+            candidates = torch.cat([candidates, past.to(candidates.dtype)])
+            others = torch.cat([everyone, past_ids])
+        return contrast(
+            z, positives, candidates, anchor_ids=ids, candidate_ids=others, temperature=tau
+        ).mean()
+
+    def _region(self, anatomy: Tensor, target: Tensor) -> dict[str, Tensor]:
+        logits = self.region_head(anatomy)
+        hard = target
+        if target.is_floating_point():
+            hard = torch.where(target.isnan().any(1), -1, target.argmax(1))
+        if self.training:
+            self.region_counts += torch.bincount(hard[hard >= 0], minlength=logits.shape[1])
+        return {
+            "region": region_loss(logits, target),
+            "region_accuracy": accuracy(logits.detach(), hard),
+            # What naming the most frequent region of the run so far would score.
+            "region_prior": self.region_counts.max() / self.region_counts.sum(),
+        }
+
+
+def _pool(features: Tensor) -> Tensor:
+    return features.flatten(2).mean(-1)
+
+
+def _per_view(values: Tensor, batch: int, inner: int) -> Tensor:
+    """[b, *inner] for both views, or [b, view, *inner], as rows in the order of the views."""
+    if values.ndim == 1 + inner:
+        return torch.cat([values, values])
+    return values.transpose(0, 1).reshape(2 * batch, *values.shape[2:])

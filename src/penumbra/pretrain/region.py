@@ -1,0 +1,134 @@
+"""Which region of the body is this? Labels from positions, and their loss (proposal 2.1.3)."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+UNKNOWN = -1
+"""Region of a crop whose position is not known (NaN); no loss counts it."""
+
+
+def uniform_edges(bins: int, axes: int) -> Float[Tensor, "axes inner"]:
+    """Inner edges of ``bins`` equally wide bins of 0..1 on every axis."""
+    return (torch.arange(1, bins) / bins).repeat(axes, 1)
+
+
+def balanced_edges(position: Float[Tensor, "n axes"], *, bins: int) -> Float[Tensor, "axes inner"]:
+    """Inner edges that put equally many of these positions in every bin of an axis.
+
+    Unequal bins would let a head score by naming the most frequent one. NaN positions are left out.
+
+    Raises:
+        ValueError: fewer known positions than bins.
+    """
+    known = position[~position.isnan().any(1)].float()
+    if len(known) < bins:
+        raise ValueError(f"{len(known)} known positions cannot be cut into {bins} balanced bins")
+    return torch.quantile(known, torch.arange(1, bins, device=position.device) / bins, dim=0).T
+
+
+def bin_labels(
+    position: Float[Tensor, "*b axes"], edges: Float[Tensor, "axes inner"]
+) -> Int[Tensor, "*b"]:
+    """Index of the position's bin in 0..bins^axes - 1, last axis fastest; -1 for a NaN position.
+
+    Positions are body-normalised, 0..1; beyond that range the outermost bin counts.
+
+    Example:
+        >>> bin_labels(torch.tensor([[0.1, 0.9], [0.5, 0.5]]), uniform_edges(3, axes=2)).tolist()
+        [2, 4]
+    """
+    bins = edges.shape[1] + 1
+    label = torch.zeros(position.shape[:-1], dtype=torch.int64, device=position.device)
+    for axis, inner in enumerate(edges):
+        label = label * bins + torch.bucketize(position[..., axis].contiguous(), inner, right=True)
+    return torch.where(position.isnan().any(-1), UNKNOWN, label)
+
+
+def overlap_targets(
+    position: Float[Tensor, "b axes"],
+    extent: Float[Tensor, "b axes"],
+    edges: Float[Tensor, "axes inner"],
+) -> Float[Tensor, "b regions"]:
+    r"""Share of a crop's box in each bin, $q_k = |box \cap bin_k| / |box|$ (VoCo, Wu et al. 2024).
+
+    Args:
+        extent: size of the crop in body-normalised units, > 0. What lies outside 0..1 counts for
+            the outermost bin. A NaN position gives a row of NaN, which ``region_loss`` leaves out.
+    """
+    low, high = position - extent / 2, position + extent / 2
+    share = torch.ones(len(position), 1, device=position.device)
+    end = torch.full((1,), torch.inf, device=position.device)
+    for axis, inner in enumerate(edges):
+        borders = torch.cat([-end, inner, end])
+        start = torch.maximum(low[:, axis, None], borders[:-1])
+        stop = torch.minimum(high[:, axis, None], borders[1:])
+        part = (stop - start).clamp_min(0) / extent[:, axis, None]
+        share = (share[:, :, None] * part[:, None, :]).flatten(1)
+    return torch.where(position.isnan().any(1)[:, None], torch.nan, share)
+
+
+def majority_organ(
+    segmentation: Int[Tensor, "b *space"], *, organs: int, least: float = 0.01
+) -> Int[Tensor, " b"]:
+    """The organ with most voxels in each crop, 0..organs-1 for classes 1..organs.
+
+    -1 where no organ fills at least ``least`` of the crop; background (0) and unlabelled (-1)
+    voxels do not vote.
+    """
+    flat = segmentation.flatten(1)
+    counts = torch.stack([(flat == organ).sum(1) for organ in range(1, organs + 1)], dim=1)
+    most, label = counts.max(1)
+    return torch.where(most >= max(1, least * flat.shape[1]), label, UNKNOWN)
+
+
+def lung_zones(position: Float[Tensor, "*b 2"]) -> Int[Tensor, "*b"]:
+    """Zone of a radiograph's (row, column) position: upper, middle, lower on the image's left side
+    (0, 1, 2) and on its right side (3, 4, 5); -1 for a NaN position.
+
+    The image's left side is the patient's right lung in the usual PA and AP display.
+    """
+    third = (position[..., 0] * 3).nan_to_num().long().clamp(0, 2)
+    side = (position[..., 1] >= 0.5).long()
+    return torch.where(position.isnan().any(-1), UNKNOWN, side * 3 + third)
+
+
+def flip(position: Float[Tensor, "*b axes"], *, axes: tuple[int, ...]) -> Float[Tensor, "*b axes"]:
+    """Position of the same crop after the *body* has been mirrored along ``axes``.
+
+    A left liver is a right one after a left-right flip: labels come from the new position.
+    """
+    mirrored = torch.zeros(position.shape[-1], dtype=torch.bool, device=position.device)
+    mirrored[list(axes)] = True
+    return torch.where(mirrored, 1 - position, position)
+
+
+def without_leak(
+    position: Float[Tensor, "b axes"], valid: Bool[Tensor, "b *space"]
+) -> Float[Tensor, "b axes"]:
+    """The positions, NaN wherever the crop shows any voxel from outside the scan.
+
+    The shape of padding or of a scanner's field of view tells where a crop lies without any
+    anatomy; such crops take no part in the region task.
+    """
+    inside = valid.flatten(1).all(1)
+    return torch.where(inside[:, None], position, torch.nan)
+
+
+def region_loss(
+    logits: Float[Tensor, "b regions"],
+    target: Int[Tensor, " b"] | Float[Tensor, "b regions"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy over the crops whose region is known; 0 (with a gradient of 0) when none is.
+
+    Hard labels are unknown at -1, soft ones (rows that sum to one) at NaN.
+    """
+    if target.is_floating_point():
+        known = ~target.isnan().any(1)
+        target = torch.where(known[:, None], target, 0.0)
+    else:
+        known = target >= 0
+        target = target.clamp_min(0)
+    losses = functional.cross_entropy(logits.float(), target, reduction="none")
+    return torch.where(known, losses, 0).sum() / known.sum().clamp_min(1)

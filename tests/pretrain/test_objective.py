@@ -1,0 +1,114 @@
+"""The whole objective on a toy encoder."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penumbra.config import Pretrain
+from penumbra.pretrain.objective import SelfSupervised
+
+
+class ToyEncoder(nn.Module):
+    def __init__(self, dim: int = 2, features: int = 16) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dim == 2 else nn.Conv3d
+        self.fine = conv(1, 8, 3, padding=1)
+        self.coarse = conv(8, features, 3, stride=2, padding=1)
+        self.register_buffer("input_mean", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        fine = self.fine(x - self.input_mean).relu()
+        return fine, self.coarse(fine).relu()
+
+
+def build(dim: int = 2, protocols: int = 3, **settings: object) -> SelfSupervised:
+    torch.manual_seed(0)
+    return SelfSupervised(
+        ToyEncoder(dim),
+        features=16,
+        settings=Pretrain(**settings),
+        protocols=protocols,
+        dim=dim,
+        seed=3,
+    )
+
+
+def batch(
+    dim: int = 2, seed: int = 0, size: int = 8
+) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(size, 1, *(12,) * dim, generator=generator)
+    other = image + 0.05 * torch.randn(image.shape, generator=generator)
+    return (image, other), {
+        "position": torch.rand(size, dim, generator=generator),
+        "protocol": torch.randint(-1, 3, (size,), generator=generator),
+        "patient": torch.randint(0, 5, (size,), generator=generator),
+    }
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("queue", [0, 20])
+@pytest.mark.parametrize("mode", ["predict", "partition", "invariant", "off"])
+def test_every_mode_trains_every_weight_that_it_uses(dim: int, queue: int, mode: str) -> None:
+    model = build(dim, queue=queue, protocol_mode=mode)
+    views, labels = batch(dim)
+    parts = model(*views, **labels)
+    assert all(value.ndim == 0 for value in parts.values())
+    parts["total"].backward()
+    model.after_step()
+    for name, parameter in model.named_parameters():
+        if not name.startswith("key_"):
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+def steps(model: SelfSupervised, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+    for step in range(first, last):
+        views, labels = batch(seed=step)
+        optimizer.zero_grad()
+        model(*views, **labels)["total"].backward()
+        optimizer.step()
+        model.after_step()
+
+
+@pytest.mark.parametrize("queue", [0, 20])
+def test_a_resumed_run_is_the_same_bit_for_bit(queue: int) -> None:
+    straight = build(queue=queue)
+    optimizer = torch.optim.Adam(straight.parameters(), lr=1e-3)
+    steps(straight, optimizer, 0, 4)
+    saved, saved_optimizer = copy.deepcopy((straight.state_dict(), optimizer.state_dict()))
+    resumed = build(queue=queue)
+    other = torch.optim.Adam(resumed.parameters(), lr=1e-3)
+    resumed.load_state_dict(saved)
+    other.load_state_dict(saved_optimizer)
+    steps(straight, optimizer, 4, 8)
+    steps(resumed, other, 4, 8)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_heads_come_from_the_seed_and_leave_the_global_state_alone() -> None:
+    encoder = ToyEncoder()
+    settings = Pretrain()
+    before = torch.random.get_rng_state()
+    first, second = (
+        SelfSupervised(encoder, features=16, settings=settings, protocols=3, dim=2, seed=s)
+        for s in (5, 5)
+    )
+    assert torch.equal(before, torch.random.get_rng_state())
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_momentum_copy_follows_and_the_queue_fills() -> None:
+    model = build(queue=20, momentum=0.9)
+    key = model.key_encoder.fine.weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    steps(model, optimizer, 0, 1)
+    expected = 0.9 * key + 0.1 * model.encoder.fine.weight
+    torch.testing.assert_close(model.key_encoder.fine.weight, expected)
+    assert int(model.queue.stored) == 16
+    steps(model, optimizer, 1, 3)
+    assert len(model.queue.contents()[0]) == 20
