@@ -1,0 +1,147 @@
+"""Image-level findings: ranking, decisions and calibration over a cohort, with intervals.
+
+These figures exist only over many cases, so the patient bootstrap draws the cases themselves, and
+draws them once for all findings: a mean over findings keeps their correlation.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from penumbra.evaluate import calibration, ranking
+from penumbra.evaluate.arrays import Array, as_numpy
+from penumbra.evaluate.protocol import MEAN, Row, row
+from penumbra.evaluate.statistics import interval, mean, resamples
+
+Values = NDArray[np.float64]
+Metric = Callable[[Values, Values, float, Values], Values]
+"""(probability [n], label [n], threshold, weights [s, n]) -> value per resample [s]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Predictions and labels of a cohort's image-level findings.
+
+    Attributes:
+        names: one per column.
+        probability: of "present".
+        labels: 1, 0, -1 uncertain or NaN not stated; the last two are left out.
+        patients: one per row.
+    """
+
+    names: Sequence[str]
+    probability: Float[Array, "n f"]
+    labels: Float[Array, "n f"]
+    patients: Sequence[str]
+
+
+def choose_thresholds(validation: Findings) -> list[float]:
+    """Youden's threshold of every finding, to be used on other cases."""
+    p, labels = as_numpy(validation.probability), as_numpy(validation.labels)
+    return [ranking.choose_threshold(p[:, j], labels[:, j]) for j in range(p.shape[1])]
+
+
+def score_findings(
+    cohort: Findings,
+    *,
+    part: str,
+    thresholds: Sequence[float] | None = None,
+    bins: int = 15,
+    samples: int = 2000,
+    seed: int = 0,
+) -> list[Row]:
+    """AUROC, AUPRC, accuracy, sensitivity, specificity, ECE, Brier and NLL per finding and mean.
+
+    ``thresholds`` come from validation cases (``choose_thresholds``); without them 0.5 is used. A
+    finding with one class only has no AUROC and AUPRC: NaN, and counted in the mean's
+    ``undefined``. Confidence in ECE is the probability of "present" (marginal calibration).
+
+    Raises:
+        ValueError: shapes disagree, a label is none of 1, 0, -1 and NaN, or a probability lies
+            outside 0..1.
+    """
+    p = as_numpy(cohort.probability).astype(np.float64)
+    labels = as_numpy(cohort.labels).astype(np.float64)
+    cuts = [0.5] * len(cohort.names) if thresholds is None else list(thresholds)
+    if not p.shape == labels.shape == (len(cohort.patients), len(cohort.names)):
+        raise ValueError(
+            f"probability {p.shape} and labels {labels.shape} do not fit "
+            f"{len(cohort.patients)} patients and {len(cohort.names)} findings"
+        )
+    if len(cuts) != len(cohort.names):
+        raise ValueError(f"{len(cuts)} thresholds for {len(cohort.names)} findings")
+    known = ranking.stated(labels)
+    metrics = _metrics(bins)
+    value = _score(metrics, p, labels, known, cuts, np.ones((1, len(p))))[:, :, 0]
+    draws = np.concatenate(
+        [
+            _score(metrics, p, labels, known, cuts, weights)
+            for weights in resamples(cohort.patients, samples=samples, seed=seed)
+        ],
+        axis=2,
+    )
+    return _rows(cohort, part, list(metrics), known, value, draws)
+
+
+def _score(
+    metrics: dict[str, Metric],
+    p: Values,
+    labels: Values,
+    known: NDArray[np.bool_],
+    cuts: Sequence[float],
+    weights: Values,
+) -> NDArray[np.float64]:
+    """Values [metric, finding, resample]."""
+    scores = np.full((len(metrics), p.shape[1], len(weights)), np.nan)
+    for j, cut in enumerate(cuts):
+        kept = known[:, j]
+        if kept.any():
+            here = p[kept, j], labels[kept, j], cut, weights[:, kept]
+            scores[:, j] = [metric(*here) for metric in metrics.values()]
+    return scores
+
+
+def _metrics(bins: int) -> dict[str, Metric]:
+    return {
+        "auroc": lambda p, y, cut, w: ranking.weighted_auroc(p, y, w),
+        "auprc": lambda p, y, cut, w: ranking.weighted_average_precision(p, y, w),
+        "accuracy": lambda p, y, cut, w: mean(((p >= cut) == y).astype(np.float64), w),
+        "sensitivity": lambda p, y, cut, w: mean((p >= cut).astype(np.float64), w * y),
+        "specificity": lambda p, y, cut, w: mean((p < cut).astype(np.float64), w * (1 - y)),
+        "ece": lambda p, y, cut, w: calibration.weighted_ece(p, y, w, bins=bins),
+        "brier": lambda p, y, cut, w: mean(np.square(p - y), w),
+        "nll": lambda p, y, cut, w: mean(
+            -np.log(np.maximum(np.where(y == 1, p, 1 - p), calibration.NLL_FLOOR)), w
+        ),
+    }
+
+
+def _rows(
+    cohort: Findings,
+    part: str,
+    metrics: Sequence[str],
+    known: NDArray[np.bool_],
+    value: Values,
+    draws: Values,
+) -> list[Row]:
+    patients = np.asarray(cohort.patients)
+    rows = []
+    for m, metric in enumerate(metrics):
+        for j, name in enumerate(cohort.names):
+            n = len(np.unique(patients[known[:, j]]))
+            missing = int((~known[:, j]).sum())
+            figure = interval(float(value[m, j]), draws[m, j], n=n, undefined=missing)
+            rows.append(row(part, metric, name, figure))
+        defined = ~np.isnan(value[m])
+        overall = float(value[m, defined].mean()) if defined.any() else math.nan
+        # a finding that is undefined in the data is left out of every resample; one that is
+        # undefined in a resample only makes that resample undefined
+        spread = draws[m, defined].mean(axis=0) if defined.any() else np.empty(0)
+        n = len(np.unique(patients[known.any(axis=1)]))
+        figure = interval(overall, spread, n=n, undefined=int((~defined).sum()))
+        rows.append(row(part, metric, MEAN, figure))
+    return rows

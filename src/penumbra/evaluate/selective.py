@@ -1,0 +1,187 @@
+"""What uncertainty is good for: finding errors, ranking cases, deciding what a human reviews.
+
+Risk is any per-case loss in which larger is worse (1 - Dice, or 0/1 error); uncertainty is any
+score in which larger means less sure. Ties in uncertainty are resolved by averaging, so that no
+figure depends on the order of the cases.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+
+from penumbra.evaluate.arrays import Array, as_numpy
+from penumbra.evaluate.overlap import bounding_box
+from penumbra.evaluate.ranking import auroc
+
+Aggregation = Literal["volume", "region", "interior"]
+AGGREGATIONS: tuple[Aggregation, ...] = ("volume", "region", "interior")
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCoverage:
+    """Mean risk of the most certain cases, for every coverage 1/n, 2/n, ..., 1."""
+
+    coverage: NDArray[np.float64]
+    risk: NDArray[np.float64]
+
+
+def risk_coverage(uncertainty: Array, risk: Array) -> RiskCoverage:
+    """Keep the most certain cases first and follow the mean risk of what is kept.
+
+    Cases with equal uncertainty enter with their mean risk. Cases with a NaN are left out.
+    """
+    unsure, loss = _pairs(uncertainty, risk)
+    order = np.argsort(unsure, kind="stable")
+    _, tie = np.unique(unsure[order], return_inverse=True)
+    shared = np.bincount(tie, weights=loss[order]) / np.maximum(np.bincount(tie), 1)
+    kept = np.arange(1, len(loss) + 1)
+    return RiskCoverage(kept / max(len(loss), 1), np.cumsum(shared[tie]) / kept)
+
+
+def aurc(uncertainty: Array, risk: Array) -> float:
+    """Area under the risk-coverage curve: the mean over coverages of the risk of what is kept.
+
+    Geifman et al. 2019. The mean risk of all cases is the value of an uncertainty that knows
+    nothing; NaN without cases.
+
+    Example:
+        >>> aurc(np.array([0.1, 0.9]), np.array([0.0, 1.0]))
+        0.25
+    """
+    curve = risk_coverage(uncertainty, risk)
+    return float(curve.risk.mean()) if len(curve.risk) else float("nan")
+
+
+def excess_aurc(uncertainty: Array, risk: Array) -> float:
+    """AURC above that of the perfect order (by risk itself); 0 is the best (E-AURC)."""
+    _, loss = _pairs(uncertainty, risk)
+    return aurc(uncertainty, risk) - aurc(loss, loss)
+
+
+def spearman(a: Array, b: Array) -> float:
+    """Rank correlation in -1..1; NaN when a side does not vary or fewer than 2 pairs remain."""
+    first, second = _pairs(a, b)
+    if len(first) < 2:
+        return float("nan")
+    x, y = stats.rankdata(first), stats.rankdata(second)
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / norm) if norm > 0 else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewBudget:
+    """What must be reviewed to keep failures at the target.
+
+    Attributes:
+        share: of the cases, the most uncertain first, that a human reviews and corrects.
+        random_share: the expected share when cases are reviewed in random order.
+        threshold: uncertainty from which a case is reviewed; infinite when none is.
+        remaining: failures left over all cases.
+    """
+
+    share: float
+    random_share: float
+    threshold: float
+    remaining: float
+
+
+def review_budget(
+    uncertainty: Array, failed: Bool[Array, "n"], *, target: float = 0.05
+) -> ReviewBudget:
+    """The smallest share to review so that failures left over *all* cases are at most ``target``.
+
+    Cases with equal uncertainty are reviewed together: a threshold cannot part them (Ng et al.
+    2023 report the same figure against random review).
+
+    Raises:
+        ValueError: ``target`` is not in 0..1.
+    """
+    if not 0 <= target <= 1:
+        raise ValueError(f"target must lie in 0..1, got {target}")
+    unsure, loss = _pairs(uncertainty, as_numpy(failed).astype(np.float64))
+    if len(loss) == 0:
+        return ReviewBudget(*[float("nan")] * 4)
+    # each candidate keeps every case below one of the distinct uncertainties, or all cases
+    levels = np.append(np.unique(unsure), np.inf)
+    remaining = np.array([loss[unsure < level].sum() for level in levels]) / len(loss)
+    best = int(np.flatnonzero(remaining <= target + 1e-12)[-1])
+    share = float((unsure >= levels[best]).mean())
+    rate = float(loss.mean())
+    random_share = max(0.0, 1 - target / rate) if rate else 0.0
+    return ReviewBudget(share, random_share, float(levels[best]), float(remaining[best]))
+
+
+def error_auroc(
+    uncertainty: Float[Array, "*space"],
+    error: Bool[Array, "*space"],
+    *,
+    within: Bool[Array, "*space"] | None = None,
+) -> float:
+    """Chance that a wrong voxel is more uncertain than a right one; NaN if all are alike."""
+    unsure, wrong = as_numpy(uncertainty), as_numpy(error)
+    if within is not None:
+        kept = as_numpy(within)
+        unsure, wrong = unsure[kept], wrong[kept]
+    return auroc(unsure.ravel(), wrong.ravel().astype(np.float64))
+
+
+def aggregate(
+    uncertainty: Float[Array, "*space"],
+    prediction: Integer[Array, "*space"],
+    *,
+    how: Aggregation,
+    valid: Bool[Array, "*space"] | None = None,
+) -> float:
+    """One uncertainty for a case, from what is known without the reference.
+
+    ``volume``: mean over valid voxels; ``region``: mean over the predicted foreground widened by
+    two voxels; ``interior``: mean over the predicted foreground without its border, which is
+    uncertain in every case. Where that set is empty the next wider one is used.
+    """
+    unsure, inside = as_numpy(uncertainty), np.ones(uncertainty.shape, dtype=bool)
+    if valid is not None:
+        inside = as_numpy(valid)
+    foreground = (as_numpy(prediction) > 0) & inside
+    sets = [inside]
+    if how != "volume" and foreground.any():
+        sets.append(ndimage.binary_dilation(foreground, iterations=2) & inside)
+    if how == "interior" and foreground.any():
+        sets.append(ndimage.binary_erosion(foreground))
+    chosen = next((s for s in reversed(sets) if s.any()), None)
+    return float(unsure[chosen].mean(dtype=np.float64)) if chosen is not None else float("nan")
+
+
+def disagreement(predictions: Integer[Array, "t *space"]) -> float:
+    """1 - mean pairwise Dice of the foreground between draws, a strong failure detector.
+
+    Zenk et al. 2025. In 0..1; two empty draws agree fully. Only the foreground's box is compared.
+
+    Raises:
+        ValueError: fewer than two draws.
+    """
+    draws = as_numpy(predictions) > 0
+    if len(draws) < 2:
+        raise ValueError(f"disagreement needs two draws or more, got {len(draws)}")
+    if not draws.any():
+        return 0.0
+    box = bounding_box(np.logical_or.reduce(draws))
+    flat = np.stack([draw[box].ravel() for draw in draws]).astype(np.float32)
+    overlap = (flat @ flat.T).astype(np.float64)
+    size = np.diag(overlap)
+    total = size[:, None] + size[None, :]
+    pairwise = np.divide(2 * overlap, total, out=np.ones_like(overlap), where=total > 0)
+    return float(1 - pairwise[np.triu_indices(len(draws), k=1)].mean())
+
+
+def _pairs(a: Array, b: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    first = np.asarray(as_numpy(a), dtype=np.float64).ravel()
+    second = np.asarray(as_numpy(b), dtype=np.float64).ravel()
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} values on one side, {len(second)} on the other")
+    defined = ~(np.isnan(first) | np.isnan(second))
+    return first[defined], second[defined]

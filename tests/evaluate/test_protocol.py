@@ -1,0 +1,179 @@
+"""The protocol from arrays to rows."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from penumbra.evaluate import findings, protocol, segmentation
+
+REGIONS = {"whole": (1, 2), "core": (2,)}
+
+
+def case(seed: int, shape: tuple[int, ...] = (24, 20)) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    reference = np.zeros(shape, dtype=np.int64)
+    reference[tuple(slice(n // 4, n // 2) for n in shape)] = 1
+    reference[tuple(slice(n // 3, n // 2) for n in shape)] = 2
+    logits = 3 * np.stack([reference == c for c in range(3)]) + rng.normal(0, 1.5, (3, *shape))
+    p = np.exp(logits)
+    return p / p.sum(axis=0), reference
+
+
+def scored(seed: int, **changes: object) -> dict[tuple[str, str], float]:
+    p, reference = case(seed)
+    uncertainty = {"total": 1 - np.square(p).sum(axis=0)}
+    return segmentation.score_segmentation(
+        p, reference, regions=REGIONS, spacing_mm=(1.0, 2.0), uncertainty=uncertainty
+    )
+
+
+def test_a_perfect_certain_prediction_has_perfect_scores() -> None:
+    _, reference = case(0)
+    p = np.stack([reference == c for c in range(3)]).astype(float)
+    scores = segmentation.score_segmentation(p, reference, regions=REGIONS, spacing_mm=(1.0, 1.0))
+    for name in ("whole", "core", "mean"):
+        assert scores["dice", name] == 1
+        assert scores["hd95_mm", name] == 0
+        assert scores["surface_dice", name] == 1
+    assert scores["ece", "all"] == scores["brier", "all"] == scores["nll", "all"] == 0
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (12, 14, 10)])
+def test_torch_and_numpy_score_alike_in_two_and_three_dimensions(shape: tuple[int, ...]) -> None:
+    p, reference = case(1, shape)
+    rest = {"regions": REGIONS, "spacing_mm": [1.0] * len(shape)}
+    ours = segmentation.score_segmentation(p, reference, **rest)
+    theirs = segmentation.score_segmentation(
+        torch.from_numpy(p), torch.from_numpy(reference), **rest
+    )
+    assert ours == pytest.approx(theirs, nan_ok=True)
+
+
+def test_predictions_in_ignored_voxels_change_no_figure() -> None:
+    p, reference = case(2)
+    reference[:, -4:] = -1
+    other = p.copy()
+    other[:, :, -4:] = np.array([0.0, 0.0, 1.0])[:, None, None]
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 1.0)}
+    one = segmentation.score_segmentation(p, reference, **kept)
+    two = segmentation.score_segmentation(other, reference, **kept)
+    assert one == pytest.approx(two, nan_ok=True)
+
+
+def test_a_missed_structure_is_counted_and_an_absent_one_is_undefined() -> None:
+    reference = np.zeros((8, 8), dtype=np.int64)
+    p = np.zeros((3, 8, 8))
+    p[0] = 1
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 1.0)}
+    scores = segmentation.score_segmentation(p, reference, **kept)
+    assert np.isnan(scores["dice", "mean"])
+    assert scores["false_alarm", "whole"] == 0
+    assert np.isnan(scores["missed", "whole"])
+    reference[2:4, 2:4] = 1
+    scores = segmentation.score_segmentation(p, reference, **kept)
+    assert scores["missed", "whole"] == 1
+    assert scores["dice", "whole"] == 0
+    assert scores["hd95_mm", "whole"] == pytest.approx(np.hypot(8, 8))
+
+
+def test_the_tally_of_a_cohort_is_the_sum_over_its_cases() -> None:
+    tallies = [
+        segmentation.tally_segmentation(*case(seed), spacing_mm=(1.0, 1.0)) for seed in range(3)
+    ]
+    total = tallies[0]["volume"] + tallies[1]["volume"] + tallies[2]["volume"]
+    assert total.n == 3 * 24 * 20
+
+
+def test_the_region_of_interest_is_the_widened_union() -> None:
+    prediction, reference = np.zeros((2, 30, 30), dtype=bool)
+    prediction[10, 10] = reference[10, 12] = True
+    roi = segmentation.region_of_interest(prediction, reference, spacing_mm=(5.0, 2.5))
+    assert roi.sum() == 3 * (3 + 2 + 2)
+    assert roi[9:12, 8:15].all()
+
+
+def test_a_patient_with_two_cases_counts_once() -> None:
+    cases = [
+        protocol.CaseScores("a1", "a", {("dice", "mean"): 0.0}),
+        protocol.CaseScores("a2", "a", {("dice", "mean"): 1.0}),
+        protocol.CaseScores("b1", "b", {("dice", "mean"): 1.0}),
+        protocol.CaseScores("c1", "c", {("dice", "mean"): float("nan")}),
+    ]
+    (row,) = protocol.summarise(cases, part="test", samples=200)
+    assert row.value == 0.75
+    assert (row.n, row.undefined) == (2, 1)
+    assert row.low <= row.value <= row.high
+
+
+def test_selective_rows_name_each_uncertainty() -> None:
+    cases = [protocol.CaseScores(str(i), str(i), scored(i)) for i in range(6)]
+    rows = protocol.summarise_selective(cases, part="test")
+    assert {r.label for r in rows} == {
+        f"uncertainty/total/{how}" for how in ("volume", "region", "interior")
+    }
+    assert {r.metric for r in rows} == {
+        "spearman_risk",
+        "aurc",
+        "excess_aurc",
+        "review_share",
+        "review_share_random",
+    }
+
+
+def test_rows_survive_json_and_missing_figures_are_null() -> None:
+    rows = protocol.summarise(
+        [protocol.CaseScores("a", "a", {("dice", "mean"): 0.5})], part="test", samples=200
+    )
+    text = protocol.to_json(rows)
+    assert json.loads(text)["rows"][0]["low"] is None
+    (back,) = protocol.from_json(text)
+    assert back.value == 0.5
+    assert np.isnan(back.low)
+
+
+def test_a_file_of_another_schema_is_refused() -> None:
+    with pytest.raises(ValueError, match="schema 1"):
+        protocol.from_json('{"schema": 2, "rows": []}')
+
+
+def cohort(n: int = 80) -> findings.Findings:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((n, 3)) < 0.4).astype(float)
+    p = np.clip(0.3 * labels + rng.random((n, 3)) * 0.7, 0, 1)
+    labels[:, 2] = 0
+    labels[:5, 0] = np.nan
+    labels[:3, 1] = -1
+    return findings.Findings(("a", "b", "c"), p, labels, [str(i // 2) for i in range(n)])
+
+
+def test_findings_have_a_row_per_metric_and_finding_and_their_mean() -> None:
+    rows = {
+        (r.metric, r.label): r for r in findings.score_findings(cohort(), part="test", samples=200)
+    }
+    assert rows["auroc", "a"].undefined == 5
+    assert np.isnan(rows["auroc", "c"].value)
+    mean = rows["auroc", "mean"]
+    assert mean.value == pytest.approx((rows["auroc", "a"].value + rows["auroc", "b"].value) / 2)
+    assert mean.undefined == 1
+    assert mean.n == 40
+    assert mean.low < mean.value < mean.high
+
+
+def test_findings_without_any_stated_label_are_undefined() -> None:
+    empty = cohort()
+    none = findings.Findings(
+        empty.names, empty.probability, np.full((80, 3), np.nan), empty.patients
+    )
+    rows = findings.score_findings(none, part="test", samples=200)
+    assert all(np.isnan(r.value) for r in rows)
+    assert all(r.n == 0 for r in rows)
+
+
+def test_findings_of_the_wrong_shape_are_refused() -> None:
+    c = cohort()
+    with pytest.raises(ValueError, match="do not fit 79 patients and 3 findings"):
+        findings.score_findings(
+            findings.Findings(c.names, c.probability, c.labels, c.patients[:-1]), part="test"
+        )
