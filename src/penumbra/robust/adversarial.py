@@ -1,0 +1,119 @@
+"""The adversarial term of training (proposal 2.2.3): examples, uncertainty weights, loss."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from penumbra.robust.attack import fgsm, pgd
+from penumbra.robust.ball import Ball, ascend, random_start
+from penumbra.robust.objective import Objective
+
+
+def adversarial_images(
+    objective: Objective, around: Ball, *, steps: int, generator: torch.Generator
+) -> Float[Tensor, "b c *space"]:
+    """Images inside ``around`` that raise the objective; no gradient flows through them.
+
+    One step is FGSM with a random start and a step of 1.25 eps (without the random start it
+    overfits catastrophically: Wong et al. 2020); more steps are PGD. The weights of the network
+    behind the objective receive no gradient.
+
+    Example:
+        >>> from penumbra.robust.ball import ball
+        >>> image = torch.full((1, 1, 4), 0.5)
+        >>> g = torch.Generator().manual_seed(0)
+        >>> brighter = adversarial_images(
+        ...     lambda x: x.sum((1, 2)), ball(image, eps=0.1), steps=1, generator=g
+        ... )
+        >>> bool((brighter - image).abs().max() <= 0.1 + 1e-6)
+        True
+    """
+    if steps == 1:
+        return fgsm(objective, around, generator=generator).detach()
+    return pgd(objective, around, steps=steps, generator=generator, keep="last").detach()
+
+
+def reused_images(
+    gradient: Float[Tensor, "b c *space"], around: Ball, *, generator: torch.Generator
+) -> Float[Tensor, "b c *space"]:
+    """Adversarial images from the input gradient that the clean step has computed anyway.
+
+    A random start, then one step of 1.25 eps along the gradient *at the clean image* (in the
+    spirit of Shafahi et al. 2019, "free" training). An adversarial step then costs two clean
+    steps, against 2.67 with a gradient pass of its own. Ask for the gradient by
+    ``image.requires_grad_()`` before the clean forward pass; ``image.grad`` holds it afterwards.
+    """
+    return ascend(random_start(around, generator), gradient.detach(), 1.25 * around.eps, around)
+
+
+def uncertainty_weights(
+    uncertainty: Float[Tensor, " b"], *, gamma: float, clip: float
+) -> Float[Tensor, " b"]:
+    r"""Weight of each adversarial image by its epistemic uncertainty; detached, mean one.
+
+    $$ w_i = \mathrm{sg}\,\mathrm{clip}\big((U_i / \tfrac1B\sum_j U_j)^\gamma, 1/c, c\big),
+       \quad\text{renormalised to mean } 1 $$
+
+    Proposal 2.2.3. Detached: otherwise the model lowers its loss by lowering its uncertainty.
+    After renormalising, a weight lies in ``1/clip**2 .. clip**2``. ``gamma = 0``, and a batch
+    without any uncertainty (a deterministic model), give ones.
+
+    Raises:
+        ValueError: an uncertainty is negative or not finite.
+
+    Example:
+        >>> uncertainty_weights(torch.tensor([0.1, 0.3]), gamma=1.0, clip=3.0)
+        tensor([0.5000, 1.5000])
+    """
+    u = uncertainty.detach().float()
+    if not bool((torch.isfinite(u) & (u >= 0)).all()):
+        raise ValueError(f"uncertainties must be finite and not negative, got {u.tolist()}")
+    mean = u.mean()
+    if gamma == 0 or mean <= torch.finfo(u.dtype).tiny:
+        return torch.ones_like(u)
+    weights = (u / mean).pow(gamma).clamp(1 / clip, clip)
+    return weights / weights.mean()
+
+
+def adversarial_loss(
+    clean: Float[Tensor, " b"],
+    attacked: Float[Tensor, " b"],
+    weights: Float[Tensor, " b"],
+    *,
+    alpha: float,
+) -> Float[Tensor, ""]:
+    r"""The loss ``L_adv`` of a batch, from the losses of its clean and its attacked images.
+
+    $$ L_{adv} = \tfrac1B \sum_i \alpha\,\ell(x_i) + (1-\alpha)\,w_i\,\ell(x_{adv,i}) $$
+
+    Proposal 2.2.3. The complexity term KL is not part of it: it enters once per step.
+
+    Example:
+        >>> one = torch.ones(2)
+        >>> float(adversarial_loss(one, 3 * one, one, alpha=0.5))
+        2.0
+    """
+    return (alpha * clean + (1 - alpha) * weights.detach() * attacked).mean()
+
+
+class Shares(NamedTuple):
+    """How often the clean and the adversarial loss count in the total."""
+
+    clean: float
+    adversarial: float
+
+
+def effective_weights(*, weight: float, alpha: float, normalise_clean: bool) -> Shares:
+    """What multiplies the clean and the adversarial loss in ``L_task + weight * L_adv``.
+
+    The proposal's sum counts the clean loss ``1 + alpha * weight`` times; with
+    ``normalise_clean`` it counts once, as ``L_task`` alone.
+
+    Example:
+        >>> effective_weights(weight=0.5, alpha=0.5, normalise_clean=False)
+        Shares(clean=1.25, adversarial=0.25)
+    """
+    clean = 1.0 if normalise_clean else 1.0 + alpha * weight
+    return Shares(clean, (1 - alpha) * weight)
