@@ -1,0 +1,5 @@
+"""``python -m penumbra`` is ``penumbra``."""
+
+from penumbra.cli import main
+
+main()

@@ -1,0 +1,260 @@
+"""The verbs, each a thin call of the pipeline.
+
+Everything heavy is imported inside a verb, so that ``penumbra --help`` answers at once.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from penumbra.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from penumbra.config import Config
+
+app = typer.Typer(
+    name="penumbra",
+    help="Medical-image models that say what they see and draw the half-shadow honestly.",
+    epilog="Any setting: --SECTION.NAME VALUE, e.g. --train.lr 3e-4. --debug, anywhere: show the "
+    "traceback of an error. Research software, not a medical device.",
+    pretty_exceptions_enable=False,
+)
+
+
+def _existing(path: Path | None) -> Path | None:
+    if path is not None and not path.exists():
+        raise DataError(f"{path}: no such file or folder; check the path")
+    return path
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        import penumbra
+
+        typer.echo(f"penumbra {penumbra.__version__}")
+        raise typer.Exit
+    return wanted
+
+
+Preset = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="brain-mri, chest-xray, abdominal-ct, phantom-mri, phantom-ct, phantom-xray; "
+        "or a YAML file.",
+    ),
+]
+Data = Annotated[
+    Path, typer.Option(metavar="FOLDER", callback=_existing, help="The cohort, in its own layout.")
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Run folder.  [default: runs/PRESET]")
+]
+Size = Annotated[
+    Literal["tiny", "small", "full"] | None,
+    typer.Option(help="tiny: seconds, to try; small: two CPU cores; full: GPUs."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to compute.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting; also as --SECTION.NAME VALUE."),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", callback=_existing, help="A run folder.")]
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    preset: Preset,
+    data: Data,
+    out: Out = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    settings: Set = None,
+) -> None:
+    """The whole method: pre-train, train, calibrate, evaluate, report. Resumes where it stopped."""
+    config = _configure(preset, settings, size, seed=seed, device=device)
+    folder = _writable(out or Path("runs") / config.name)
+    from penumbra import pipeline
+
+    report = pipeline.run(config, data, folder)
+    _done(
+        [report, folder / "metrics.json"],
+        f"open {report}; penumbra predict {folder} SCAN --out pred",
+    )
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(metavar="FOLDER", callback=_existing, help="The cohort.")],
+    preset: Preset,
+    size: Size = None,
+    settings: Set = None,
+) -> None:
+    """Read every case and say what would go wrong, and what training will need."""
+    config = _configure(preset, settings, size)
+    from penumbra.data.check import check as check_cohort
+    from penumbra.data.cohort import read_cohort
+
+    report = check_cohort(read_cohort(data, modality=config.modality), config.data)
+    for row in report.rows:
+        typer.echo(row)
+    for problem in report.problems:
+        typer.echo(f"problem: {problem}")
+    if report.problems:
+        raise DataError(f"{data}: {len(report.problems)} problem(s), listed above; mend them first")
+    _done([], f"penumbra run --preset {preset} --data {data}")
+
+
+@app.command()
+def pretrain(
+    preset: Preset,
+    data: Data,
+    out: Out = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    settings: Set = None,
+) -> None:
+    """Learn an encoder from the scans alone; no labels are read."""
+    config = _configure(preset, settings, size, seed=seed, device=device)
+    folder = _writable(out or Path("runs") / config.name)
+    from penumbra import pipeline
+
+    encoder = pipeline.pretrain(config, data, folder)
+    _done([encoder], f"penumbra train --preset {preset} --data {data} --encoder {encoder}")
+
+
+@app.command()
+def train(
+    preset: Preset,
+    data: Data,
+    out: Out = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    settings: Set = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", callback=_existing, help="From pretrain; else from scratch."),
+    ] = None,
+) -> None:
+    """Train the Bayesian network, from a pre-trained encoder or from scratch."""
+    config = _configure(preset, settings, size, seed=seed, device=device)
+    folder = _writable(out or Path("runs") / config.name)
+    from penumbra import pipeline
+
+    model = pipeline.train(config, data, folder, encoder=encoder)
+    _done([model], f"penumbra evaluate {folder}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", callback=_existing, help="Another cohort to score on."),
+    ] = None,
+) -> None:
+    """Score a trained run on its held-out patients, or on another cohort."""
+    from penumbra import pipeline
+
+    _done([pipeline.evaluate(run, data=data)], f"penumbra report {run}")
+
+
+@app.command()
+def predict(
+    run: Run,
+    scan: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCAN", callback=_existing, help="NIfTI, PNG or JPEG, DICOM or case folder."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the maps go.")] = Path("pred"),
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Posterior draws.  [default: the run's]")
+    ] = None,
+) -> None:
+    """Predict one scan: segmentation or findings, and its uncertainty, in the scan's own space."""
+    _writable(out)
+    from penumbra.predict import predict_scan
+
+    _done(predict_scan(run, scan, out, draws=draws), f"look at the maps in {out}")
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the run's report again, from what its folder holds."""
+    from penumbra import report as reporting
+
+    page = reporting.build(run)
+    _done([page], f"open {page}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Run folder.")] = Path("runs/demo"),
+    modality: Annotated[Literal["mri", "ct", "xray"], typer.Option(help="Which phantom.")] = "mri",
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+) -> None:
+    """The whole method on generated phantoms, in minutes on a laptop."""
+    _writable(out)
+    from penumbra import pipeline
+
+    page = pipeline.demo(out, modality=modality, seed=seed)
+    _done([page], f"open {page}; then penumbra check FOLDER --preset NAME on your own scans")
+
+
+def _configure(
+    preset: str,
+    settings: Sequence[str] | None,
+    size: Literal["tiny", "small", "full"] | None,
+    *,
+    seed: int | None = None,
+    device: str | None = None,
+) -> "Config":
+    from penumbra.config import resolve
+
+    overrides: dict[str, str | int] = {}
+    for setting in settings or ():
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: write it as --set NAME=VALUE")
+        overrides[name] = value
+    if seed is not None:
+        overrides["seed"] = seed
+    if device is not None:
+        overrides["device"] = device
+    return resolve(preset, size=size, overrides=overrides)
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
+
+
+def _done(wrote: Sequence[Path], then: str) -> None:
+    for path in wrote:
+        typer.echo(f"Wrote {path}")
+    typer.echo(f"Next: {then}")
