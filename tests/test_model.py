@@ -97,9 +97,9 @@ def test_a_prediction_of_one_image_ignores_its_batch_mates() -> None:
 
 def test_the_input_statistics_are_part_of_the_model() -> None:
     net, x = network(), image(8, 8)
-    net.input_mean.copy_(torch.tensor([0.3, 0.4]))
-    net.input_std.copy_(torch.tensor([2.0, 0.5]))
-    shifted = (x - net.input_mean.view(1, 2, 1, 1)) / net.input_std.view(1, 2, 1, 1)
+    net.encoder.input_mean.copy_(torch.tensor([0.3, 0.4]))
+    net.encoder.input_std.copy_(torch.tensor([2.0, 0.5]))
+    shifted = (x - net.encoder.input_mean.view(1, 2, 1, 1)) / net.encoder.input_std.view(1, 2, 1, 1)
     plain = network()
     torch.testing.assert_close(net(x).segmentation, plain(shifted).segmentation)
 

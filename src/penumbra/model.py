@@ -41,8 +41,7 @@ class Network(nn.Module):
         ((1, 3, 9, 7), (1, 2))
     """
 
-    input_mean: Tensor
-    input_std: Tensor
+    u_ref: Tensor
 
     def __init__(
         self,
@@ -76,19 +75,15 @@ class Network(nn.Module):
                 Gate(width, 1 + findings, dim=dim) for width in (widths if gates else ())
             )
         self.beta = nn.Parameter(torch.zeros(len(self.gates)))
-        self.findings = findings
-        self.register_buffer("input_mean", torch.zeros(channels))
-        self.register_buffer("input_std", torch.ones(channels))
+        self.classes, self.findings = classes, findings
+        self.register_buffer("u_ref", torch.zeros(()))  # running reference of L_att's uncertainty
 
     def forward(self, image: Float[Tensor, "b c *space"]) -> Output:
         return self.decode(self.encode(image))
 
     def encode(self, image: Float[Tensor, "b c *space"]) -> tuple[Tensor, ...]:
         """Features of an image in display units, finest first; never random."""
-        shape = (1, -1, *(1,) * (image.dim() - 2))
-        image = (image - self.input_mean.view(shape)) / self.input_std.view(shape)
-        dense = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
-        return self.encoder(image.contiguous(memory_format=dense))
+        return self.encoder(image)
 
     def decode(self, features: Sequence[Tensor], skips: Sequence[Tensor] | None = None) -> Output:
         """Logits and gate maps; ``skips`` replaces ``self.decoder.skips(features)``."""

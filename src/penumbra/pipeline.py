@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from penumbra import assess, checkpoint, trained
+from penumbra import assess, checkpoint, progress, trained
 from penumbra.augment.display import to_display
-from penumbra.config import Config, load
+from penumbra.config import Config, load, resolve
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
 from penumbra.data.patches import Patches
@@ -27,7 +27,7 @@ from penumbra.pretrain.objective import SelfSupervised
 from penumbra.report.page import build as build_report
 from penumbra.trained import Trained
 from penumbra.training.loop import Schedule, fit
-from penumbra.training.selfsupervised import Encoding, Pretraining
+from penumbra.training.selfsupervised import Pretraining
 from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality, Part
 
@@ -36,7 +36,7 @@ Parts = dict[Part, list[int]]
 
 def demo(out: Path, *, modality: Modality = "mri", seed: int = 0) -> Path:
     """The whole method on generated phantoms; returns the report."""
-    config = trained.config.resolve(f"phantom-{modality}", overrides={"seed": seed})
+    config = resolve(f"phantom-{modality}", overrides={"seed": seed})
     phantoms = out / "phantoms"
     if not phantoms.exists():
         write_phantom(phantoms, modality=modality, cases=40, seed=seed)
@@ -57,7 +57,7 @@ def pretrain(config: Config, data: Path, out: Path) -> Path:
     settings = config.pretrain
     network = _network(config, ground)
     objective = SelfSupervised(
-        Encoding(network),
+        network.encoder,
         features=config.model.widths[-1],
         settings=settings,
         protocols=len(ground.store.protocols),
@@ -133,9 +133,15 @@ def prepare(config: Config, data: Path, out: Path) -> Ground:
     """Read, split and preprocess a cohort; everything is found again when it is already there."""
     _settle_config(config, out)
     cohort = split.draw(read_cohort(data, modality=config.modality), seed=config.seed)
-    write_text(out / "split.json", split.to_json(cohort))
+    split.write(cohort, out / "split.json")
     write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
-    store = build(cohort, config.data, cache_folder() / "store")
+    with progress.bar("prepare", len(cohort.cases)) as advance:
+        store = build(
+            cohort,
+            config.data,
+            cache_folder() / "store",
+            progress=lambda done, total, case: advance(case),
+        )
     parts: Parts = {p: [] for p in ("train", "val", "test")}
     for index, case in enumerate(store.cases):
         if case.part:
@@ -145,7 +151,7 @@ def prepare(config: Config, data: Path, out: Path) -> Ground:
             raise DataError(f"{data}: no readable case in the {part} part; see split.json in {out}")
     spacings = np.array([store[i].geometry.spacing_mm for i in parts["train"]])
     spacing = tuple(float(s) for s in np.median(spacings, axis=0)[: config.data.dim])
-    provenance = {"cohort": cohort.name, "split": split.digest(cohort), "store": store.key}
+    provenance = {"cohort": cohort.name, "split": split.digest(cohort)}
     return Ground(store, parts, spacing, provenance)
 
 
@@ -205,8 +211,8 @@ def _network(config: Config, ground: Ground) -> Network:
             [torch.ones(len(inside)) * inside.shape[1], inside.sum(1), (inside**2).sum(1)]
         )
     mean = sums[1] / sums[0]
-    network.input_mean.copy_(mean)
-    network.input_std.copy_((sums[2] / sums[0] - mean**2).clamp(min=1e-6).sqrt())
+    network.encoder.input_mean.copy_(mean)
+    network.encoder.input_std.copy_((sums[2] / sums[0] - mean**2).clamp(min=1e-6).sqrt())
     return network
 
 
@@ -219,8 +225,8 @@ def _labelled(ground: Ground, config: Config) -> list[int]:
     kept = split.fraction(
         [cases[i].id for i in labelled],
         [cases[i].patient for i in labelled],
-        fraction=config.data.fraction,
-        seed=config.seed,
+        config.data.fraction,
+        config.seed,
     )
     return [i for i in labelled if cases[i].id in set(kept)]
 

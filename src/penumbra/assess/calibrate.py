@@ -13,10 +13,10 @@ from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
 from penumbra.evaluate import localization
 from penumbra.evaluate.overlap import confusion, dice, label_map
-from penumbra.evaluate.protocol import region_of_interest
 from penumbra.evaluate.ranking import choose_threshold
+from penumbra.evaluate.segmentation import region_of_interest
 from penumbra.evaluate.selective import aggregate, review_budget
-from penumbra.inference import CaseMaps, map_case
+from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.trained import Calibration, Trained
 from penumbra.types import IGNORE
 

@@ -26,14 +26,13 @@ from penumbra.evaluate.protocol import (
     MEAN,
     CaseScores,
     Row,
-    score_segmentation,
     summarise,
     summarise_selective,
-    tally_segmentation,
     to_json,
 )
+from penumbra.evaluate.segmentation import score_segmentation, tally_segmentation
 from penumbra.files import write_text
-from penumbra.inference import CaseMaps, map_case
+from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.trained import Trained, environment
 from penumbra.types import Case, Part
 
@@ -219,7 +218,7 @@ def _score_attention(
 ) -> dict[tuple[str, str], float]:
     """Localization of the composite map, on the patients nobody aligned it to."""
     names = ("segmentation", *model.task.findings)
-    scores = {}
+    scores: dict[tuple[str, str], float] = {}
     for row, target in expert_masks(case):
         if not target.any():
             continue

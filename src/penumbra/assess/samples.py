@@ -12,7 +12,7 @@ from penumbra.augment.display import to_display
 from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.overlap import label_map
 from penumbra.files import atomic
-from penumbra.inference import CaseMaps
+from penumbra.inference.maps import CaseMaps
 from penumbra.trained import Trained
 
 KEPT = 6

@@ -8,7 +8,7 @@ from penumbra.config import Config
 from penumbra.data.store import Store
 from penumbra.evaluate.overlap import confusion, dice, label_map
 from penumbra.evaluate.ranking import auroc
-from penumbra.inference import map_case
+from penumbra.inference.maps import map_case
 from penumbra.model import Network
 
 CASES = 12

@@ -192,7 +192,7 @@ def predict(
 ) -> None:
     """Predict one scan: segmentation or findings, and its uncertainty, in the scan's own space."""
     _writable(out)
-    from penumbra.predict import predict_scan
+    from penumbra.inference.scan import predict_scan
 
     _done(predict_scan(run, scan, out, draws=draws), f"look at the maps in {out}")
 

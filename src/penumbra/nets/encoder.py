@@ -2,6 +2,7 @@
 
 from math import gcd
 
+import torch
 from jaxtyping import Float
 from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import Tensor, nn
@@ -20,8 +21,13 @@ class Encoder(nn.Module):
     neither sampled weights nor small batches.
     """
 
+    input_mean: Tensor
+    input_std: Tensor
+
     def __init__(self, channels: int, *, dim: int, widths: tuple[int, ...]) -> None:
         super().__init__()
+        self.register_buffer("input_mean", torch.zeros(channels))
+        self.register_buffer("input_std", torch.ones(channels))
         before = (channels, *widths[:-1])
         self.levels = nn.ModuleList(
             UnetResBlock(
@@ -36,6 +42,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, image: Float[Tensor, "b c *space"]) -> tuple[Tensor, ...]:
+        """Features of an image in display units; ``input_mean`` and ``input_std`` are its own."""
+        shape = (1, -1, *(1,) * (image.dim() - 2))
+        image = (image - self.input_mean.view(shape)) / self.input_std.view(shape)
+        dense = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
+        image = image.contiguous(memory_format=dense)
         features = []
         for block in self.levels:
             image = block(image)

@@ -33,7 +33,10 @@ class Stage(Protocol):
     """What the loop needs to know of an objective."""
 
     name: str
-    module: nn.Module
+
+    @property
+    def module(self) -> nn.Module:
+        """All that is trained, in one state dict."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimizer; ``scale`` multiplies the scheduled learning rate."""

@@ -3,24 +3,13 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from penumbra.augment.compose import two_views
 from penumbra.augment.display import to_display
 from penumbra.config import Config
 from penumbra.pretrain.objective import SelfSupervised
 from penumbra.training.loop import Batch
-
-
-class Encoding(nn.Module):
-    """An encoder behind the input statistics that the whole network will use."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return self.network.encode(image)  # type: ignore[operator]
 
 
 class Pretraining:

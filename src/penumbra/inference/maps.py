@@ -6,6 +6,7 @@ probabilities are blended per draw before any moment is taken, so that the maps 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from einops import rearrange
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor
 
+from penumbra.attend.composite import composite
 from penumbra.augment.display import to_display
 from penumbra.bayes.bank import Bank
 from penumbra.bayes.uncertainty import Moments
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
-from penumbra.model import Network, composite
+from penumbra.model import Network
 from penumbra.types import Output, Task, Uncertainty
 
 SLICES_PER_BATCH = 16
@@ -179,7 +181,7 @@ class _Blend:
         self.findings: list[Tensor] = []
 
     def add(self, window: tuple[slice, ...], output: Output, maps: Tensor) -> None:
-        place = (..., *window)
+        place: tuple[Any, ...] = (..., *window)
         if output.segmentation is not None:
             probability = output.segmentation.float().softmax(1) * self.weight
             if self.sums is None:
