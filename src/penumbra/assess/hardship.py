@@ -6,6 +6,7 @@ slice of every volume would cost hours and say the same.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def hardship(
     probes = [_probe(store[i], model.config) for i in chosen]
     generator = torch.Generator().manual_seed(model.config.seed + 2)
     judge = bank(model.network, draws=settings.draws, generator=generator)
-    conditions = {"clean": lambda probe: _display(probe, model.config)}
+    conditions: dict[str, Change] = {"clean": partial(_display, config=model.config)}
     conditions |= _attacks(model, generator) | _shifts(model.config, generator)
     rows, series = [], []
     with progress.bar("attack and shift", len(conditions)) as advance:
@@ -85,9 +86,10 @@ def _attacks(model: Trained, generator: torch.Generator) -> dict[str, Change]:
 
     conditions: dict[str, Change] = {}
     for eps in settings.attack_eps:
-        conditions[f"noise eps={eps:.4f}"] = lambda p, e=eps: attacked(p, e, True)
-        conditions[f"pgd-{settings.attack_steps} eps={eps:.4f}"] = lambda p, e=eps: attacked(
-            p, e, False
+        level = f"eps={eps:.4f}"
+        conditions[f"noise {level}"] = partial(attacked, eps=eps, random_only=True)
+        conditions[f"pgd-{settings.attack_steps} {level}"] = partial(
+            attacked, eps=eps, random_only=False
         )
     return conditions
 
@@ -105,7 +107,7 @@ def _shifts(config: Config, generator: torch.Generator) -> dict[str, Change]:
         return to_display(image, modality=config.modality, window_hu=config.data.window_hu)
 
     return {
-        f"{family} severity={severity}": lambda p, f=family, s=severity: shifted(p, f, s)
+        f"{family} severity={severity}": partial(shifted, family=family, severity=severity)
         for family in families(config.modality)
         for severity in config.evaluate.severities
     }

@@ -39,10 +39,8 @@ class Samples:
         """Keep the slice with most to see: the largest reference, prediction or attention."""
         predicted = None if maps.voxels is None else label_map(maps.voxels.probability.numpy())
         reference = None if case.segmentation is None else np.asarray(case.segmentation)
-        shown = next(a for a in (reference, predicted, maps.attention[0].numpy()) if a is not None)
-        if maps.voxels is not None and reference is not None and not (reference > 0).any():
-            shown = predicted
-        assert shown is not None
+        candidates = [reference, predicted, maps.attention[0].numpy()]
+        shown = next(a for a in candidates if a is not None and (a > 0).any())
         at = int(np.argmax((shown > 0.5).sum((0, 1)))) if shown.ndim == 3 else None
 
         def cut(array: np.ndarray) -> np.ndarray:

@@ -211,9 +211,10 @@ class Supervised:
         """Epistemic variance per voxel (segmentation) or per finding, over fresh draws."""
         detached = tuple(f.detach() for f in features)
         more = [self.module.decode(detached) for _ in range(draws - 1)]
-        kind = "categorical" if self.module.classes else "bernoulli"
         probabilities = torch.stack([_probability(o).detach() for o in [output, *more]])
-        return decompose(probabilities, kind=kind).epistemic
+        return decompose(
+            probabilities, "categorical" if self.module.classes else "bernoulli"
+        ).epistemic
 
     @torch.no_grad()
     def _map_uncertainty(
