@@ -1,1 +1,17 @@
-"""Cases to views: anatomy-aware families, batched, deterministic given their parameters."""
+"""Views of a case: geometry, grey values, acquisition and masking inside clinical ranges."""
+
+from penumbra.augment.compose import View, augment, shift, two_views
+from penumbra.augment.display import to_display
+from penumbra.augment.profile import ACQUISITION, INTENSITY, families, profile_for
+
+__all__ = [
+    "ACQUISITION",
+    "INTENSITY",
+    "View",
+    "augment",
+    "families",
+    "profile_for",
+    "shift",
+    "to_display",
+    "two_views",
+]
