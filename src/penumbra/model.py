@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from penumbra.attend.gate import Gate, gated_mean
+from penumbra.nets.conv3d import use_fast_conv3d
 from penumbra.nets.decoder import Decoder
 from penumbra.nets.encoder import Encoder
 from penumbra.nets.heads import FindingsHead, VoxelHead
@@ -74,6 +75,7 @@ class Network(nn.Module):
             self.gates = nn.ModuleList(
                 Gate(width, 1 + findings, dim=dim) for width in (widths if gates else ())
             )
+        use_fast_conv3d(self)
         self.beta = nn.Parameter(torch.zeros(len(self.gates)))
         self.classes, self.findings = classes, findings
         self.register_buffer("u_ref", torch.zeros(()))  # running reference of L_att's uncertainty

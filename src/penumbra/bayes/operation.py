@@ -4,7 +4,7 @@ One record serves Linear, Conv and ConvTranspose in 1-D to 3-D and the decoder's
 every posterior and every estimator is written once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from penumbra.nets.conv3d import conv3d
 from penumbra.nets.upconv import UpConv, fold, run_folded
 
 Kind = Literal["linear", "conv", "transposed", "up"]
-CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-TRANSPOSED = {
+CONV: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: conv3d}
+TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     1: functional.conv_transpose1d,
     2: functional.conv_transpose2d,
     3: functional.conv_transpose3d,

@@ -1,29 +1,66 @@
-"""Temperature scaling after averaging: one number, fitted on validation data."""
+"""One number that makes averaged probabilities as sure as they are right (Guo et al. 2017).
+
+Scaling comes *after* averaging: ``p_T = softmax(log(pbar) / T)``. Scaling each draw's logits before
+averaging would change the disagreement between draws, which is the epistemic part.
+"""
+
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torch.nn import functional
+
+Kind = Literal["categorical", "bernoulli"]
+RANGE = (0.05, 20.0)
+TINY = 1e-12
+"""Probabilities are raised to this before the logarithm: float32 softmax underflows to 0."""
 
 
-def fit_temperature(log_probabilities: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> float:
-    """The temperature in 0.05..20 with the least negative log-likelihood (Guo et al. 2017).
+def fit_temperature(
+    mean_log_probabilities: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
+) -> float:
+    """The temperature with the least negative log-likelihood, within ``RANGE``.
 
-    ``log_probabilities`` are logs of the *averaged* prediction; their rows need not be normalised.
+    ``NLL(T) = -mean log softmax(log pbar / T)[label]`` has one minimum. Rows with a negative label
+    do not count. A finding's coin is a categorical of two: pass ``log [1 - p, p]``.
+
+    Raises:
+        ValueError: no row has a label.
+
+    Example:
+        >>> p = torch.tensor([[0.99, 0.01]] * 10)  # 99 % sure, 9 times out of 10 right
+        >>> t = fit_temperature(p.log(), torch.tensor([0] * 9 + [1]))
+        >>> round(float(apply_temperature(p, t)[0, 0]), 3)
+        0.9
     """
-    logs = log_probabilities.double()
+    known = labels >= 0
+    if not bool(known.any()):
+        raise ValueError("temperature: no labelled sample to fit on")
+    logs = mean_log_probabilities[known].double().clamp_min(torch.tensor(TINY).log().item())
+    target = labels[known].long()
 
-    def loss(log_temperature: float) -> float:
-        scaled = logs / float(torch.tensor(log_temperature).exp())
-        return float(functional.cross_entropy(scaled, labels))
+    def nll(log_t: float) -> float:
+        scaled = (logs / torch.tensor(log_t).exp()).log_softmax(1)
+        return -float(scaled.gather(1, target[:, None]).mean())
 
-    found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
+    bounds = torch.tensor(RANGE).log().tolist()
+    found = minimize_scalar(nll, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return float(torch.tensor(found.x).exp())
 
 
 def apply_temperature(
-    probability: Float[Tensor, "b c *space"], temperature: float
+    probabilities: Float[Tensor, "b c *space"], temperature: float, kind: Kind = "categorical"
 ) -> Float[Tensor, "b c *space"]:
-    """``softmax(log p / T)`` over axis 1; T = 1 changes nothing."""
-    return (probability.clamp(min=1e-12).log() / temperature).softmax(1)
+    """Averaged probabilities at another temperature; the ranking of classes does not change.
+
+    Categorical: over axis 1. Bernoulli: every element a coin, ``sigmoid(logit(p) / T)``.
+
+    Raises:
+        ValueError: ``temperature`` is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: must be positive")
+    if kind == "bernoulli":
+        return torch.special.logit(probabilities, TINY).div(temperature).sigmoid()
+    return probabilities.clamp_min(TINY).log().div(temperature).softmax(1)
