@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from penumbra.data.volume import Volume, in_ras, refuse_size
 from penumbra.errors import DataError
@@ -44,7 +45,7 @@ def read(path: Path, *, frame: int | None = None, label: bool = False) -> Volume
 def _open(path: Path) -> nib.Nifti1Image:
     try:
         image = nib.load(path)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{path}: not a readable NIfTI file ({_line(error)}); copy it again or convert it"
         ) from error

@@ -6,6 +6,7 @@ value, label ``IGNORE``, ``valid`` and ``body`` false.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ class Patches(Dataset[Batch]):
 
     ``patches[key]`` is a function of (seed, key) alone, whatever was read before and in whichever
     process: case ``key % n`` of a permutation that is drawn anew for every epoch ``key // n``, and
-    a patch in it drawn from ``default_rng((seed, key))``. Keys may exceed ``len``: step * batch + i.
+    a patch in it drawn from ``default_rng((seed, 1, key))``. Keys may exceed ``len``:
+    they are step * batch + i.
     """
 
     def __init__(self, store: Store, indices: Sequence[int], *, settings: Data, seed: int) -> None:
@@ -123,7 +125,7 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
     background = AIR_FLOOR_HU if task.modality == "ct" else 0.0
     image = np.asarray(prepared.image[:, *inside], dtype=np.float32)
     maps = 1 + len(task.findings)
-    item = {
+    item: dict[str, Any] = {
         "image": np.pad(image, [(0, 0), *padding], constant_values=background),
         "body": np.pad(prepared.body[inside], padding),
         "valid": np.pad(_content(prepared, inside), padding),
@@ -148,8 +150,9 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
     if task.findings:
         item["findings"] = prepared.findings
     return {
-        k: torch.tensor(v) if np.ndim(v) == 0 else torch.as_tensor(np.ascontiguousarray(v))
-        for k, v in item.items()
+        # ascontiguousarray would give a scalar an axis
+        name: torch.as_tensor(np.ascontiguousarray(value) if np.ndim(value) else value)
+        for name, value in item.items()
     }
 
 

@@ -232,12 +232,11 @@ def _foreground(
     dim = expert.ndim - 1
     rows = [np.zeros((0, 1 + dim), dtype=np.int32)]
     if segmentation is not None:
-        for index in np.unique(segmentation[segmentation > 0]):
-            rows.append(_spread(segmentation == index, int(index), rng))
+        present = np.unique(segmentation[segmentation > 0])
+        rows += [_spread(segmentation == index, int(index), rng) for index in present]
     else:
-        for region, index in zip(expert, mapped, strict=True):
-            if index > 0:
-                rows.append(_spread(region > 127, index, rng))
+        found = zip(expert, mapped, strict=True)
+        rows += [_spread(region > 127, index, rng) for region, index in found if index > 0]
     return np.concatenate(rows)
 
 

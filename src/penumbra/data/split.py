@@ -40,7 +40,8 @@ def draw(cohort: Cohort, *, seed: int, val: float = 0.15, test: float = 0.25) ->
     pool = free or sorted(p for p, part in parts.items() if part == "train")
     order = [pool[k] for k in np.random.default_rng((seed, 1)).permutation(len(pool))]
     drawn: dict[str, Part] = dict.fromkeys(free, "train")
-    for part, share in (("test", test), ("val", val)):
+    shares: tuple[tuple[Part, float], ...] = (("test", test), ("val", val))
+    for part, share in shares:
         have = taken.count(part)
         if not free and have:
             continue

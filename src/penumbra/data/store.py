@@ -172,7 +172,7 @@ def fingerprint(path: Path) -> str:
 
 
 def is_whole(place: Path) -> bool:
-    """Whether a case's folder is there and every file in it has the checksum it was written with."""
+    """Whether a case's folder is there, with the checksums it was written with."""
     try:
         meta = json.loads((place / "meta.json").read_text())
         return all(_checksum(place / name) == crc for name, crc in meta["checksums"].items())
@@ -237,7 +237,7 @@ def _checksum(path: Path) -> int:
 def _open(folder: Path, case: Case, task: Task) -> Prepared:
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r")
             if f"{name}.npy" in meta["checksums"]
             else None
