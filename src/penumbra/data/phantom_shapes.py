@@ -53,7 +53,7 @@ def spawn(seed: int, count: int) -> list[np.random.Generator]:
 
 
 def grid_mm(
-    shape: Sequence[int], extent_mm: Sequence[float]
+    shape: Sequence[int], extent_mm: Sequence[float | int]
 ) -> tuple[Float[np.ndarray, "d *space"], tuple[float, ...]]:
     """Voxel centres in mm, origin in the middle of the field of view, and the voxel spacing.
 
@@ -69,8 +69,8 @@ def grid_mm(
 
 def ellipsoid(
     points: Float[np.ndarray, "d *space"],
-    centre: Sequence[float],
-    radii: Sequence[float],
+    centre: Sequence[float | int],
+    radii: Sequence[float | int],
 ) -> Float[np.ndarray, "*space"]:
     """Signed distance in mm to an ellipsoid, first order: exact on the surface and for spheres.
 
@@ -93,8 +93,8 @@ def ellipsoid(
 
 def tilted(
     points: Float[np.ndarray, "d *space"],
-    centre: Sequence[float],
-    radii: Sequence[float],
+    centre: Sequence[float | int],
+    radii: Sequence[float | int],
     *,
     axes: tuple[int, int],
     degrees: float,

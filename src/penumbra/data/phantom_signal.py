@@ -28,14 +28,14 @@ class Tissue:
 # 1999). CSF: Rooney et al. 2007. Proton densities: Tofts 2003. Tumour tissues: rounded from
 # quantitative mapping of glioblastoma (Badve et al. 2017; Lescher et al. 2015), which scatter much.
 TISSUES: Mapping[str, Tissue] = {
-    "air": Tissue(1000, 1000, 100, 0.0),
-    "white": Tissue(884, 1084, 72, 0.70, 0.01),
-    "grey": Tissue(1124, 1580, 97, 0.82, 0.02),
-    "csf": Tissue(4200, 4300, 2000, 1.00),
-    "deep grey": Tissue(1050, 1400, 84, 0.80, 0.02),
-    "oedema": Tissue(1350, 1600, 165, 0.86, 0.01),
-    "necrosis": Tissue(2200, 2700, 320, 0.95, 0.02),
-    "enhancing": Tissue(1300, 1600, 125, 0.86, 0.35),
+    "air": Tissue(1000.0, 1000.0, 100.0, 0.0),
+    "white": Tissue(884.0, 1084.0, 72.0, 0.70, 0.01),
+    "grey": Tissue(1124.0, 1580.0, 97.0, 0.82, 0.02),
+    "csf": Tissue(4200.0, 4300.0, 2000.0, 1.00),
+    "deep grey": Tissue(1050.0, 1400.0, 84.0, 0.80, 0.02),
+    "oedema": Tissue(1350.0, 1600.0, 165.0, 0.86, 0.01),
+    "necrosis": Tissue(2200.0, 2700.0, 320.0, 0.95, 0.02),
+    "enhancing": Tissue(1300.0, 1600.0, 125.0, 0.86, 0.35),
 }
 RELAXIVITY = (4.3, 5.2)
 """r1 and r2 of gadobutrol-like agents in blood at 1.5-3 T, 1/(mM s), rounded."""
@@ -64,33 +64,41 @@ class MriScanner:
 
 
 SCANNERS = (
-    MriScanner("site-a", 3.0, (650, 9), (4500, 95), (9000, 120, 2500), bias=0.16, gain=4200),
     MriScanner(
-        "site-b", 1.5, (520, 14), (3800, 105), (8800, 130, 2250), noise=0.009, resolution=0.85
+        "site-a", 3.0, (650.0, 9.0), (4500.0, 95.0), (9000.0, 120.0, 2500.0), bias=0.16, gain=4200.0
+    ),
+    MriScanner(
+        "site-b",
+        1.5,
+        (520.0, 14.0),
+        (3800.0, 105.0),
+        (8800.0, 130.0, 2250.0),
+        noise=0.009,
+        resolution=0.85,
     ),
     MriScanner(
         "site-c",
         3.0,
-        (9, 3.5),
-        (6000, 80),
-        (8000, 95, 2350),
+        (9.0, 3.5),
+        (6000.0, 80.0),
+        (8000.0, 95.0, 2350.0),
         t1_sequence="gradient_echo",
-        flip_degrees=18,
+        flip_degrees=18.0,
         noise=0.004,
         bias=0.2,
-        gain=9000,
+        gain=9000.0,
     ),
 )
 SHIFTED = MriScanner(
     "site-shift",
     0.55,
-    (420, 20),
-    (3200, 130),
-    (7000, 150, 1900),
+    (420.0, 20.0),
+    (3200.0, 130.0),
+    (7000.0, 150.0, 1900.0),
     noise=0.017,
     resolution=0.6,
     bias=0.3,
-    gain=1100,
+    gain=1100.0,
 )
 """A low-field scanner that no training case comes from: other contrast, blur, noise, shading."""
 

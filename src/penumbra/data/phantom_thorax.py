@@ -18,7 +18,7 @@ FINDINGS = (
 LUNG_DENSITY = 0.26
 """Of inflated lung relative to soft tissue (ICRU-44: 0.26 g/cm3)."""
 
-Volume = Float[np.ndarray, "r c d"]
+Volume = Float[np.ndarray, "r c k"]
 
 
 def thorax(

@@ -43,11 +43,11 @@ class XrayScanner:
 
 
 SCANNERS = (
-    XrayScanner("site-a", 60, 60_000, 0.25, 0.35, 0.75, "PA"),
-    XrayScanner("site-b", 80, 40_000, 0.35, 0.5, 0.62, "PA"),
-    XrayScanner("site-c", 50, 90_000, 0.45, 0.45, 0.9, "AP"),
+    XrayScanner("site-a", 60, 60_000.0, 0.25, 0.35, 0.75, "PA"),
+    XrayScanner("site-b", 80, 40_000.0, 0.35, 0.5, 0.62, "PA"),
+    XrayScanner("site-c", 50, 90_000.0, 0.45, 0.45, 0.9, "AP"),
 )
-SHIFTED = XrayScanner("site-shift", 40, 120_000, 0.6, 0.8, 1.2, "AP")
+SHIFTED = XrayScanner("site-shift", 40, 120_000.0, 0.6, 0.8, 1.2, "AP")
 """A soft-beam portable unit with much scatter that no training case comes from."""
 
 
