@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+from scipy.ndimage import maximum_filter
 
 from penumbra.evaluate import overlap
 
@@ -115,3 +116,25 @@ def test_spacing_must_fit_the_axes() -> None:
     mask = np.ones((3, 3), dtype=bool)
     with pytest.raises(ValueError, match="2 positive numbers"):
         overlap.borders(mask, mask, spacing_mm=(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("reach", [(0, 0), (1, 3), (7, 2), (50, 4)])
+def test_widening_is_a_maximum_filter(reach: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random((31, 40)) < 0.004
+    size = [2 * r + 1 for r in reach]
+    np.testing.assert_array_equal(
+        overlap.widen(mask, reach), maximum_filter(mask, size, mode="constant")
+    )
+    assert not overlap.widen(np.zeros((3, 3), dtype=bool), (1, 1)).any()
+
+
+def test_the_bounding_box_is_tight_and_its_margin_stays_in_the_scan() -> None:
+    mask = np.zeros((9, 9, 9), dtype=bool)
+    mask[2, 3:5, 8] = True
+    assert overlap.bounding_box(mask) == (slice(2, 3), slice(3, 5), slice(8, 9))
+    assert overlap.bounding_box(mask, margin=(3, 1, 1)) == (slice(0, 6), slice(2, 6), slice(7, 9))
+
+
+def test_an_ignored_voxel_belongs_to_no_region() -> None:
+    labels = np.array([-1, 0, 1, 2])
+    assert overlap.members_mask(labels, (0, 2), classes=3).tolist() == [False, True, False, True]

@@ -109,7 +109,8 @@ def test_a_patient_with_two_cases_counts_once() -> None:
 
 def test_selective_rows_name_each_uncertainty() -> None:
     cases = [protocol.CaseScores(str(i), str(i), scored(i)) for i in range(6)]
-    rows = protocol.summarise_selective(cases, part="test")
+    rows = protocol.summarise_selective(cases, part="test", samples=50)
+    rows += protocol.summarise_review(cases, part="test")
     assert {r.label for r in rows} == {
         f"uncertainty/total/{how}" for how in ("volume", "region", "interior")
     }

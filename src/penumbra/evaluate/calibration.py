@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Integer
 from numpy.typing import NDArray
 
 from penumbra.evaluate.arrays import Array, as_numpy
+from penumbra.evaluate.overlap import label_map
 from penumbra.evaluate.ranking import stated
 from penumbra.types import IGNORE
 
@@ -102,7 +103,7 @@ def categorical(
     tally = empty(bins)
     for p, labels in _voxels(probability, reference, within):
         chosen = np.take_along_axis(p, labels[None], axis=0)[0]
-        hit = p.argmax(axis=0) == labels
+        hit = label_map(p) == labels
         squared = np.einsum("cv,cv->", p, p) - 2 * chosen.sum() + labels.size
         tally += _tally(p.max(axis=0), hit, float(squared), _nll(chosen), bins)
     return tally
@@ -224,8 +225,9 @@ def _voxels(
         inside &= as_numpy(within).ravel()
     for start in range(0, len(truth), CHUNK):
         here = slice(start, start + CHUNK)
-        kept = flat[:, here][:, inside[here]].astype(np.float64)
-        labels = truth[here][inside[here]].astype(np.int64)
+        chosen = np.flatnonzero(inside[here])
+        kept = flat[:, here].take(chosen, axis=1).astype(np.float64)
+        labels = truth[here][chosen].astype(np.int64)
         if labels.size == 0:
             continue
         _check_range(kept)

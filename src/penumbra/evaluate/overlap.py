@@ -145,14 +145,42 @@ def surface_dice(distances: Borders, *, tolerance_mm: float) -> float:
     return float((both <= tolerance_mm).mean())
 
 
-def bounding_box(mask: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:
-    """The smallest box that holds every voxel of a mask that has some."""
-    box = []
+def bounding_box(
+    mask: Bool[np.ndarray, "*space"], *, margin: Sequence[int] | None = None
+) -> tuple[slice, ...]:
+    """The smallest box that holds every voxel of a mask that has some, widened by ``margin``."""
+    box = [slice(0, n) for n in mask.shape]
     for axis in range(mask.ndim):
         others = tuple(a for a in range(mask.ndim) if a != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(box)
+        filled = np.flatnonzero(mask[tuple(box)].any(axis=others))
+        box[axis] = slice(int(filled[0]), int(filled[-1]) + 1)
+    reach = margin or [0] * mask.ndim
+    return tuple(
+        slice(max(side.start - more, 0), min(side.stop + more, size))
+        for side, more, size in zip(box, reach, mask.shape, strict=True)
+    )
+
+
+def widen(mask: Bool[np.ndarray, "*space"], reach: Sequence[int]) -> Bool[np.ndarray, "*space"]:
+    """The mask widened by ``reach`` voxels along every axis (by a box)."""
+    wide = np.zeros_like(mask)
+    if not mask.any():
+        return wide
+    box = bounding_box(mask, margin=reach)
+    grown = mask[box]
+    for axis, more in enumerate(reach):
+        grown = np.moveaxis(_widen_first(np.moveaxis(grown, axis, 0), more), 0, axis)
+    wide[box] = grown
+    return wide
+
+
+def members_mask(
+    labels: Integer[np.ndarray, "*space"], members: Sequence[int], *, classes: int
+) -> Bool[np.ndarray, "*space"]:
+    """Where a label is one of ``members``; an ignored voxel (-1) is in no region."""
+    table = np.zeros(classes + 1, dtype=bool)
+    table[list(members)] = True
+    return table[labels]  # -1 reads the last entry, which is False
 
 
 def border(mask: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
@@ -165,6 +193,18 @@ def border(mask: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
         moved[0] = False
         moved[-1] = False
     return mask & ~inner
+
+
+def _widen_first(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    done = 0
+    while done < reach:
+        # two shifts by up to 2 * done + 1 leave no gap, so the reach triples with every step
+        step = min(2 * done + 1, reach - done)
+        grown = mask.copy()
+        grown[step:] |= mask[:-step]
+        grown[:-step] |= mask[step:]
+        mask, done = grown, done + step
+    return mask
 
 
 def _nearest(

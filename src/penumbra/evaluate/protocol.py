@@ -79,41 +79,50 @@ def summarise_selective(
     *,
     part: str,
     risk: tuple[str, str] = ("dice", MEAN),
-    failure: float = 0.5,
-    target: float = 0.05,
+    samples: int = 2000,
     seed: int = 0,
 ) -> list[Row]:
-    """How well each ``uncertainty/...`` figure of the cases ranks them by ``1 - risk score``.
+    """How well each ``uncertainty/...`` figure ranks the cases by 1 minus the score ``risk``.
 
-    Args:
-        risk: the (metric, label) whose shortfall from 1 is the risk.
-        failure: a case whose score lies below this is a failure, for the review budget.
-        target: failures that may be left, as a share of all cases.
+    Per uncertainty: ``spearman_risk``, ``aurc`` and ``excess_aurc``, with patient-bootstrap
+    intervals; the row's label is the uncertainty.
     """
-    names = dict.fromkeys(
-        metric for case in cases for metric, _ in case.scores if metric.startswith("uncertainty/")
-    )
-    loss = [1 - case.scores.get(risk, math.nan) for case in cases]
     patients = [case.patient for case in cases]
     rows = []
-    for name in names:
-        unsure = [case.scores.get((name, ALL), math.nan) for case in cases]
-        pairs = np.stack([np.array(unsure), np.array(loss)], axis=1)
+    for name, pairs in _uncertainty_and_risk(cases, risk).items():
         for metric, function in _SELECTIVE.items():
             interval = bootstrap(
-                pairs, patients, statistic=by_repeating(function), samples=500, seed=seed
+                pairs, patients, statistic=by_repeating(function), samples=samples, seed=seed
             )
             rows.append(row(part, metric, name, interval))
+    return rows
+
+
+def summarise_review(
+    cases: Sequence[CaseScores],
+    *,
+    part: str,
+    risk: tuple[str, str] = ("dice", MEAN),
+    failure: float = 0.5,
+    target: float = 0.05,
+) -> list[Row]:
+    """What must be reviewed so that at most ``target`` of all cases are failures left unseen.
+
+    A case fails when its score ``risk`` lies below ``failure``. Per uncertainty:
+    ``review_share``, and ``review_share_random`` for a reviewer who picks at random. Both are
+    properties of these cases and have no interval.
+    """
+    rows = []
+    for name, pairs in _uncertainty_and_risk(cases, risk).items():
         defined = ~np.isnan(pairs).any(axis=1)
-        budget = selective.review_budget(
-            pairs[defined, 0], pairs[defined, 1] > 1 - failure, target=target
-        )
+        unsure, loss = pairs[defined].T
+        budget = selective.review_budget(unsure, loss > 1 - failure, target=target)
         n, undefined = int(defined.sum()), int((~defined).sum())
         for metric, value in (
             ("review_share", budget.share),
             ("review_share_random", budget.random_share),
         ):
-            rows.append(row(part, metric, name, Interval(value, math.nan, math.nan, n, undefined)))
+            rows.append(Row(part, metric, name, value, math.nan, math.nan, n, "case", undefined))
     return rows
 
 
@@ -162,6 +171,25 @@ def from_json(text: str) -> list[Row]:
         numbers = {k: math.nan if each[k] is None else each[k] for k in ("value", "low", "high")}
         rows.append(Row(**(each | numbers)))
     return rows
+
+
+def _uncertainty_and_risk(
+    cases: Sequence[CaseScores], risk: tuple[str, str]
+) -> dict[str, NDArray[np.float64]]:
+    """Rows (uncertainty, risk), one per case, for every uncertainty that some case carries."""
+    names = dict.fromkeys(
+        metric for case in cases for metric, _ in case.scores if metric.startswith("uncertainty/")
+    )
+    loss = [1 - case.scores.get(risk, math.nan) for case in cases]
+    return {
+        name: np.array(
+            [
+                (case.scores.get((name, ALL), math.nan), each)
+                for case, each in zip(cases, loss, strict=True)
+            ]
+        )
+        for name in names
+    }
 
 
 def _per_patient(cases: Sequence[CaseScores], values: Sequence[float]) -> list[float]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
 from penumbra.evaluate import calibration, overlap, selective
 from penumbra.evaluate.arrays import Array, as_numpy
@@ -50,23 +49,29 @@ def score_segmentation(
     Undefined figures are NaN. Voxels with reference -1 count nowhere.
     """
     p, labels = as_numpy(probability), as_numpy(reference)
-    predicted, counted = overlap.label_map(p), labels != IGNORE
-    scores = _overlaps(predicted, labels, len(p), regions, spacing_mm, rules)
-    scores |= _calibrations(p, labels, predicted, regions, spacing_mm, rules)
-    if not uncertainty:
-        return scores
-    wrong = predicted != labels
-    roi = region_of_interest(predicted > 0, labels > 0, spacing_mm=spacing_mm, rules=rules)
-    for name, each in uncertainty.items():
-        unsure = as_numpy(each)
-        scores["error_auroc/" + name, ALL] = selective.error_auroc(
-            unsure, wrong, within=roi & counted
+    predicted = overlap.label_map(p)
+    masks = {
+        name: (
+            overlap.members_mask(predicted, members, classes=len(p)) & (labels != IGNORE),
+            overlap.members_mask(labels, members, classes=len(p)),
         )
-        for how in selective.AGGREGATIONS:
-            scores[f"uncertainty/{name}/{how}", ALL] = selective.aggregate(
-                unsure, predicted, how=how, valid=counted
-            )
-    return scores
+        for name, members in regions.items()
+    }
+    roi = region_of_interest(predicted > 0, labels > 0, spacing_mm=spacing_mm, rules=rules)
+    scores = _overlaps(masks, spacing_mm, rules)
+    counts = overlap.confusion(predicted, labels, classes=len(p))
+    for name, members in regions.items():
+        scores["dice", name] = overlap.dice(counts, members)
+    for metric in ("dice", "hd95_mm", "surface_dice"):
+        scores[metric, MEAN] = mean_of_defined([scores[metric, name] for name in regions])
+    scores |= _calibrations(p, labels, roi, rules)
+    for name, (mine, true) in masks.items():
+        near = region_of_interest(mine, true, spacing_mm=spacing_mm, rules=rules)
+        near &= labels != IGNORE
+        present = np.sum([p[c][near] for c in regions[name]], axis=0).clip(0, 1)
+        tally = calibration.bernoulli(present, true[near], bins=rules.bins)
+        scores["ece", name] = calibration.ece(tally)
+    return scores | _uses(uncertainty or {}, predicted, labels, roi)
 
 
 def tally_segmentation(
@@ -97,50 +102,33 @@ def region_of_interest(
     rules: Rules = Rules(),
 ) -> Bool[np.ndarray, "*space"]:
     """The union of both masks, widened by ``rules.margin_mm`` along every axis (a box)."""
-    roi = (as_numpy(prediction) | as_numpy(reference)).astype(np.uint8)
-    for axis, spacing in enumerate(spacing_mm):
-        reach = round(rules.margin_mm / spacing)
-        roi = maximum_filter1d(roi, 2 * reach + 1, axis=axis, mode="constant")
-    return roi.astype(bool)
+    reach = [round(rules.margin_mm / spacing) for spacing in spacing_mm]
+    return overlap.widen(as_numpy(prediction) | as_numpy(reference), reach)
 
 
 def _overlaps(
-    predicted: NDArray[np.integer],
-    labels: NDArray[np.integer],
-    classes: int,
-    regions: Mapping[str, Sequence[int]],
+    masks: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]],
     spacing_mm: Sequence[float],
     rules: Rules,
 ) -> dict[tuple[str, str], float]:
-    counts = overlap.confusion(predicted, labels, classes=classes)
-    # an ignored voxel is background to both masks: it adds neither overlap nor border
-    counted = labels != IGNORE
     scores = {}
-    for name, members in regions.items():
-        mine = np.isin(predicted, members) & counted
-        true = np.isin(labels, members)
+    for name, (mine, true) in masks.items():
         apart = overlap.borders(mine, true, spacing_mm=spacing_mm)
-        scores["dice", name] = overlap.dice(counts, members)
         scores["hd95_mm", name] = overlap.hd95(apart)
         scores["surface_dice", name] = overlap.surface_dice(apart, tolerance_mm=rules.tolerance_mm)
-        absent, invented = not true.any(), bool(mine.any())
-        scores["missed", name] = math.nan if absent else float(not invented)
-        scores["false_alarm", name] = float(invented) if absent else math.nan
-    for metric in ("dice", "hd95_mm", "surface_dice"):
-        scores[metric, MEAN] = mean_of_defined([scores[metric, name] for name in regions])
+        unpredicted, absent = apart.empty
+        scores["missed", name] = math.nan if absent else float(unpredicted)
+        scores["false_alarm", name] = float(not unpredicted) if absent else math.nan
     return scores
 
 
 def _calibrations(
     p: NDArray[np.floating],
     labels: NDArray[np.integer],
-    predicted: NDArray[np.integer],
-    regions: Mapping[str, Sequence[int]],
-    spacing_mm: Sequence[float],
+    roi: NDArray[np.bool_],
     rules: Rules,
 ) -> dict[tuple[str, str], float]:
     scores = {}
-    roi = region_of_interest(predicted > 0, labels > 0, spacing_mm=spacing_mm, rules=rules)
     for where, within in (("", roi), ("_volume", None)):
         tally = calibration.categorical(p, labels, within=within, bins=rules.bins)
         scores["ece" + where, ALL] = calibration.ece(tally)
@@ -149,11 +137,24 @@ def _calibrations(
         scores["nll" + where, ALL] = calibration.nll(tally)
     marginal = calibration.classwise(p, labels, within=roi, bins=rules.bins)
     scores["ece_class", MEAN] = mean_of_defined([calibration.ece(tally) for tally in marginal])
-    for name, members in regions.items():
-        mine, true = np.isin(predicted, members), np.isin(labels, members)
-        near = region_of_interest(mine, true, spacing_mm=spacing_mm, rules=rules)
-        near &= labels != IGNORE
-        present = p[list(members)].sum(axis=0, dtype=np.float32)[near]
-        tally = calibration.bernoulli(present.clip(0, 1), true[near], bins=rules.bins)
-        scores["ece", name] = calibration.ece(tally)
+    return scores
+
+
+def _uses(
+    uncertainty: Mapping[str, Array],
+    predicted: NDArray[np.integer],
+    labels: NDArray[np.integer],
+    roi: NDArray[np.bool_],
+) -> dict[tuple[str, str], float]:
+    counted, wrong = labels != IGNORE, predicted != labels
+    scores = {}
+    for name, each in uncertainty.items():
+        unsure = as_numpy(each)
+        scores["error_auroc/" + name, ALL] = selective.error_auroc(
+            unsure, wrong, within=roi & counted
+        )
+        for how in selective.AGGREGATIONS:
+            scores[f"uncertainty/{name}/{how}", ALL] = selective.aggregate(
+                unsure, predicted, how=how, valid=counted
+            )
     return scores

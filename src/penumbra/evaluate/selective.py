@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import stats
 
 from penumbra.evaluate.arrays import Array, as_numpy
-from penumbra.evaluate.overlap import bounding_box
+from penumbra.evaluate.overlap import border, bounding_box, widen
 from penumbra.evaluate.ranking import auroc
 
 Aggregation = Literal["volume", "region", "interior"]
@@ -147,13 +147,15 @@ def aggregate(
     if valid is not None:
         inside = as_numpy(valid)
     foreground = (as_numpy(prediction) > 0) & inside
-    sets = [inside]
+    chosen = [inside]
     if how != "volume" and foreground.any():
-        sets.append(ndimage.binary_dilation(foreground, iterations=2) & inside)
-    if how == "interior" and foreground.any():
-        sets.append(ndimage.binary_erosion(foreground))
-    chosen = next((s for s in reversed(sets) if s.any()), None)
-    return float(unsure[chosen].mean(dtype=np.float64)) if chosen is not None else float("nan")
+        box = bounding_box(foreground, margin=[2] * foreground.ndim)
+        unsure, inside, foreground = unsure[box], inside[box], foreground[box]
+        chosen = [widen(foreground, [2] * foreground.ndim) & inside]
+        if how == "interior":
+            chosen.append(foreground & ~border(foreground))
+    kept = next((mask for mask in reversed(chosen) if mask.any()), None)
+    return float(unsure[kept].mean(dtype=np.float64)) if kept is not None else float("nan")
 
 
 def disagreement(predictions: Integer[Array, "t *space"]) -> float:
