@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from penumbra.robust.adversarial import (
-    adversarial_images,
     adversarial_loss,
     effective_weights,
+    perturb,
     reused_images,
     uncertainty_weights,
 )
@@ -76,9 +76,18 @@ def test_training_images_raise_the_loss_and_stay_inside(
 ) -> None:
     predict = small_network(2)
     image = torch.rand((4, 1, 8, 8), generator=generator)
-    objective = label_loss(predict, predict(image).argmax(1))
-    inside = ball(image, eps=0.05)
-    attacked = adversarial_images(objective, inside, steps=steps, generator=generator)
+    labels = predict(image).argmax(1)
+    objective, inside = label_loss(predict, labels), ball(image, eps=0.05)
+    attacked = perturb(
+        predict,
+        image,
+        labels,
+        eps=0.05,
+        steps=steps,
+        norm="linf",
+        valid=None,
+        generator=generator,
+    )
     assert not attacked.requires_grad
     assert float(change_size(attacked, inside).max()) <= 0.05 + 1e-6
     assert bool((evaluate(objective, attacked).value > evaluate(objective, image).value).all())
@@ -118,16 +127,25 @@ def test_adversarial_training_makes_a_model_harder_to_attack(generator: torch.Ge
             return layer(20 * (x[:, 0] - 0.5)).sigmoid()
 
         optimizer = torch.optim.Adam(layer.parameters(), 0.05)
-        objective = label_loss(predict, labels[:, None].float())
+        truth = labels[:, None].float()
+
+        def attacked(steps):
+            return perturb(
+                predict,
+                image,
+                truth,
+                eps=0.06,
+                steps=steps,
+                norm="linf",
+                valid=None,
+                generator=chance,
+            )
+
         for _ in range(60):
-            x = image
-            if adversarial:
-                inside = ball(image, eps=0.06)
-                x = adversarial_images(objective, inside, steps=1, generator=chance)
+            x = attacked(1) if adversarial else image
             optimizer.zero_grad()
-            objective(x).mean().backward()
+            cross_entropy(predict(x), truth).mean().backward()
             optimizer.step()
-        attacked = adversarial_images(objective, ball(image, eps=0.06), steps=10, generator=chance)
-        return float(((predict(attacked)[:, 0] > 0.5) == (labels == 1)).float().mean())
+        return float(((predict(attacked(10))[:, 0] > 0.5) == (labels == 1)).float().mean())
 
     assert accuracy(adversarial=True) > accuracy(adversarial=False) + 0.15

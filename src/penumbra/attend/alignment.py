@@ -19,7 +19,7 @@ FLOOR = 1e-3
 def attention_loss(
     attention: Float[Tensor, "b m *space"],
     uncertainty: Float[Tensor, "b m *space"],
-    region: Float[Tensor, "b #m *space"],
+    region: Bool[Tensor, "b *space"] | Float[Tensor, "b *space"],
     *,
     direction: Direction,
     eta: float,
@@ -30,7 +30,7 @@ def attention_loss(
     $$ L = \overline{\, g \, KL\big( P_A \,\|\, \mathrm{sg}((1-\eta) P_T + \eta P_{ROI}) \big)},
        \quad g = \mathrm{sg} \min(1, \bar U / u_{ref}) $$
 
-    over the region of interest (body or organ, in [0, 1]), a mean over images and maps.
+    over the region of interest (body or organ, one for all maps), a mean over images and maps.
     ``align``: T = U, the proposal's formula; ``reliable``: T = 1 - min(1, U / u_ref), the
     meaning of its text (look where you are sure); ``off``: 0. The uncertainty and the target get
     no gradient. Attention proportional to the target gives 0; an image without uncertainty or
@@ -43,7 +43,7 @@ def attention_loss(
         raise ValueError(f"u_ref must be a positive reference uncertainty, got {u_ref}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta is a share in [0, 1], got {eta}")
-    region = region.float().expand_as(attention).flatten(2)
+    region = region[:, None].float().expand_as(attention).flatten(2)
     u = uncertainty.detach().float().flatten(2)
     match direction:
         case "off":

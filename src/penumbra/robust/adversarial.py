@@ -3,36 +3,50 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from penumbra.robust.attack import fgsm, pgd
-from penumbra.robust.ball import Ball, ascend, random_start
-from penumbra.robust.objective import Objective
+from penumbra.robust.ball import Ball, Norm, ascend, ball, random_start
+from penumbra.robust.objective import Predict, label_loss
 
 
-def adversarial_images(
-    objective: Objective, around: Ball, *, steps: int, generator: torch.Generator
+def perturb(
+    predict: Predict,
+    image: Float[Tensor, "b c *space"],
+    labels: Int[Tensor, "b *space"] | Float[Tensor, "b f"],
+    *,
+    eps: float,
+    steps: int,
+    norm: Norm,
+    valid: Bool[Tensor, "b *space"] | None,
+    generator: torch.Generator,
 ) -> Float[Tensor, "b c *space"]:
-    """Images inside ``around`` that raise the objective; no gradient flows through them.
+    """Adversarial training images: inside the ball, only valid voxels moved, detached.
 
+    They raise the cross-entropy of ``predict``, the probabilities averaged over one or two draws.
     One step is FGSM with a random start and a step of 1.25 eps (without the random start it
-    overfits catastrophically: Wong et al. 2020); more steps are PGD. The weights of the network
-    behind the objective receive no gradient.
+    overfits catastrophically: Wong et al. 2020); more steps are PGD. ``eps`` is in display units;
+    integer labels are voxel classes (-1 ignored), floating labels findings (NaN ignored). The
+    weights behind ``predict`` receive no gradient.
 
     Example:
-        >>> from penumbra.robust.ball import ball
+        >>> def predict(x):
+        ...     return torch.stack([1 - x[:, 0], x[:, 0]], 1)
         >>> image = torch.full((1, 1, 4), 0.5)
+        >>> label = torch.zeros((1, 4), dtype=torch.int64)
         >>> g = torch.Generator().manual_seed(0)
-        >>> brighter = adversarial_images(
-        ...     lambda x: x.sum((1, 2)), ball(image, eps=0.1), steps=1, generator=g
+        >>> attacked = perturb(
+        ...     predict, image, label, eps=0.1, steps=4, norm="linf", valid=None, generator=g
         ... )
-        >>> bool((brighter - image).abs().max() <= 0.1 + 1e-6)
-        True
+        >>> attacked.round(decimals=3)
+        tensor([[[0.6000, 0.6000, 0.6000, 0.6000]]])
     """
+    around = ball(image, eps=eps, norm=norm, valid=valid)
+    objective = label_loss(predict, labels)
     if steps == 1:
-        return fgsm(objective, around, generator=generator).detach()
-    return pgd(objective, around, steps=steps, generator=generator, keep="last").detach()
+        return fgsm(objective, around, generator=generator)
+    return pgd(objective, around, steps=steps, generator=generator, keep="last")
 
 
 def reused_images(

@@ -1,0 +1,106 @@
+"""Honest models pass the gates; models that hide their gradient trip them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from penumbra.robust.ball import ball
+from penumbra.robust.gates import Gate, MaskedGradients, masking_gates, require
+from penumbra.robust.objective import label_loss
+
+Predict = Callable[[Tensor], Tensor]
+
+
+def verdicts(predict: Predict, image: Tensor, labels: Tensor) -> list[Gate]:
+    def wrong(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return (predict(x).argmax(1) != labels).float().flatten(1).mean(1)
+
+    return masking_gates(
+        label_loss(predict, labels),
+        wrong,
+        ball(image, eps=0.05),
+        steps=8,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+@pytest.fixture
+def honest(small_network) -> Predict:
+    return small_network(2)
+
+
+@pytest.fixture
+def image(generator: torch.Generator) -> Tensor:
+    return torch.rand((3, 1, 8, 8), generator=generator)
+
+
+def failed(gates: list[Gate]) -> set[str]:
+    return {gate.name for gate in gates if not gate.passed}
+
+
+def test_an_honest_model_passes_every_gate(honest: Predict, image: Tensor) -> None:
+    gates = verdicts(honest, image, honest(image).argmax(1))
+    assert failed(gates) == set()
+    assert len(gates) == 8
+    require(gates)
+
+
+def test_a_quantised_input_is_caught(honest: Predict, image: Tensor) -> None:
+    def quantised(x: Tensor) -> Tensor:
+        return honest((x * 20).round() / 20)
+
+    gates = verdicts(quantised, image, quantised(image).argmax(1))
+    assert "gradients exist" in failed(gates)
+    assert "white box beats black box" in failed(gates)
+    with pytest.raises(MaskedGradients, match="3 of 3 images have no usable gradient"):
+        require(gates)
+
+
+def test_saturated_probabilities_are_caught(honest: Predict, image: Tensor) -> None:
+    # Logits multiplied by 1e5: float32 probabilities are exactly 0 or 1, their gradient 0.
+    def saturated(x: Tensor) -> Tensor:
+        return (1e5 * honest(x).log()).softmax(1)
+
+    gates = verdicts(saturated, image, saturated(image).argmax(1))
+    with pytest.raises(MaskedGradients):
+        require(gates)
+
+
+def test_a_wrong_gradient_is_caught(honest: Predict, image: Tensor) -> None:
+    class Backwards(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            return -upstream
+
+    def liar(x: Tensor) -> Tensor:
+        return honest(Backwards.apply(x))
+
+    gates = verdicts(liar, image, liar(image).argmax(1))
+    assert "the gradient tells the truth" in failed(gates)
+
+
+def test_a_model_that_answers_at_random_under_attack_is_caught(
+    honest: Predict, image: Tensor
+) -> None:
+    chance = torch.Generator().manual_seed(3)
+
+    def noisy(x: Tensor) -> Tensor:
+        return honest(x + 3 * torch.randn(1, generator=chance))
+
+    labels = honest(image).argmax(1)
+    with pytest.raises(MaskedGradients):
+        require(verdicts(noisy, image, labels))
+
+
+def test_the_error_lists_only_what_failed() -> None:
+    gates = [Gate("good", True, "fine"), Gate("bad", False, "0.9 over 0.1")]
+    with pytest.raises(MaskedGradients, match=r"bad: 0\.9 over 0\.1") as caught:
+        require(gates)
+    assert "good" not in str(caught.value)

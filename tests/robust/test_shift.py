@@ -1,0 +1,53 @@
+"""The severity suite."""
+
+import pytest
+
+from penumbra.robust.shift import Shift, degradation, leave_one_site_out, suite
+
+
+def test_every_family_meets_every_severity_and_seen_ones_are_marked() -> None:
+    cells = suite(["blur", "bias"], seen=["bias"])
+    assert len(cells) == 10
+    assert {c.family for c in cells if c.seen} == {"bias"}
+
+
+def test_a_misspelt_seen_family_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"\['bais'\] are no shift families"):
+        suite(["blur", "bias"], seen=["bais"])
+
+
+def test_degradation_by_hand() -> None:
+    cells = {Shift("blur", 1, False): 0.8, Shift("blur", 5, False): 0.4}
+    result = degradation(0.8, cells)
+    assert result.mean == pytest.approx(0.2)
+    assert result.relative == pytest.approx(0.75)
+    assert (result.worst, result.where) == (0.4, Shift("blur", 5, False))
+
+
+@pytest.mark.parametrize(
+    ("clean", "cells", "message"),
+    [(0.5, {}, "no shifted score"), (float("nan"), {Shift("a", 1, False): 0.1}, "finite")],
+)
+def test_nothing_to_summarise_is_an_error(clean, cells, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        degradation(clean, cells)
+
+
+def test_each_site_is_held_out_once_and_never_trained_on() -> None:
+    sites = ["a", "b", "c", "a", None, "b", "c", "c"]
+    folds = list(leave_one_site_out(sites, smallest=2))
+    assert [site for site, _, _ in folds] == ["a", "b", "c"]
+    for site, train, test in folds:
+        assert {sites[i] for i in test} == {site}
+        assert site not in {sites[i] for i in train}
+        assert 4 not in train + test
+
+
+def test_a_small_site_trains_but_is_never_held_out() -> None:
+    folds = list(leave_one_site_out(["a", "a", "b"], smallest=2))
+    assert folds == [("a", [2], [0, 1])]
+
+
+def test_one_site_cannot_be_left_out() -> None:
+    with pytest.raises(ValueError, match="two sites or more"):
+        list(leave_one_site_out(["a", "a"]))
