@@ -1,10 +1,169 @@
 """One run folder to one self-contained page."""
 
+import math
+import os
+import tempfile
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from penumbra.errors import DataError
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from penumbra.report import figures, overlays, tables
+from penumbra.report.read import RunFolder, read_run
+from penumbra.report.words import spell
+
+MOST_CASES = 60
 
 
 def build(run: Path) -> Path:
-    """The path of the report."""
-    raise DataError(f"{run}: not a run folder")
+    """The path of ``report.html``, written anew from what the run folder holds.
+
+    The page needs nothing beside itself: figures and images are inline and nothing is fetched.
+    The same folder gives the same bytes. A part that is missing is named as missing.
+
+    Raises:
+        DataError: the folder holds no run, or one of its files is broken.
+    """
+    found = read_run(run)
+    environment = Environment(
+        loader=PackageLoader("penumbra", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["spell"] = spell
+    page = environment.get_template("page.html.j2").render(_context(found))
+    return _write(page, run / "report.html")
+
+
+def _context(run: RunFolder) -> dict[str, Any]:
+    rows = run.metrics.get("rows", [])
+    environment = run.metrics.get("environment", {})
+    listed = tables.case_list(run.cases)
+    parts = [part for part in tables.PARTS if any(row.get("part") == part for row in rows)]
+    head, body = tables.cohort(run)
+    return {
+        "name": str(run.config.get("name") or run.metrics.get("name") or run.path.name),
+        "facts": _facts(run),
+        "command": str(environment.get("command") or _command(run)),
+        "config": yaml.safe_dump(dict(run.config), sort_keys=False) if run.config else "",
+        "environment": environment,
+        "cohort_head": head,
+        "cohort": body,
+        "headline": tables.headline(rows),
+        "tables": tables.tables(rows, part="test"),
+        "other_parts": {p: tables.tables(rows, part=p) for p in parts if p != "test"},
+        **_curves(run),
+        "cards": overlays.cards(run.samples),
+        "training": figures.training(run.log),
+        "cases": listed,
+        "shown_cases": list(islice(listed.rows, MOST_CASES)) if listed else [],
+        "case_figures": _case_figures(run, listed) if listed else [],
+        "limits": _limits(run),
+    }
+
+
+def _facts(run: RunFolder) -> dict[str, str]:
+    times: dict[str, float] = {}
+    for line in run.log:
+        stage = str(line.get("stage", ""))
+        times[stage] = max(times.get(stage, 0.0), float(line.get("time_s", 0.0)))
+    facts = {
+        "modality": spell(str(run.config.get("modality", run.metrics.get("modality", "")))),
+        "size": str(run.config.get("size", "")),
+        "seed": str(run.config.get("seed", run.metrics.get("seed", ""))),
+        "posterior": str(run.config.get("bayes", {}).get("posterior", "")),
+        "split": str(run.split.get("hash", run.metrics.get("split_hash", "")))[:10],
+    }
+    facts |= {spell(stage).lower(): _duration(seconds) for stage, seconds in times.items()}
+    return {name: value for name, value in facts.items() if value}
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _command(run: RunFolder) -> str:
+    keys = ("size", "seed")
+    options = " ".join(f"--{key} {run.config[key]}" for key in keys if key in run.config)
+    name = run.config.get("name", "PRESET")
+    return f"penumbra run --preset {name} --data DATA {options} --out {run.path.name}".strip()
+
+
+def _curves(run: RunFolder) -> dict[str, Any]:
+    target = float(run.config.get("evaluate", {}).get("error_target", 0.05))
+    reliability = run.curves.get("reliability", {})
+    titles = {"raw": "Reliability, raw", "scaled": "Reliability, temperature-scaled"}
+    risk = run.curves.get("risk_coverage")
+    accepted = tables.accepted_coverage(risk, target) if risk else None
+    return {
+        "reliability": [
+            figures.reliability(curve, title=titles.get(kind, f"Reliability, {spell(kind)}"))
+            for kind, curve in reliability.items()
+        ],
+        "risk": figures.risk_coverage(risk, target=target, accepted=accepted) if risk else "",
+        "review": tables.review_sentence(risk, target) if risk else "",
+        "robustness": figures.robustness(run.curves.get("robustness", [])),
+    }
+
+
+def _case_figures(run: RunFolder, listed: tables.CaseList) -> list[Markup]:
+    by_site: dict[str, list[float]] = {}
+    for row in listed.rows:
+        if math.isfinite(row.score):
+            by_site.setdefault(row.site or "all cases", []).append(row.score)
+    drawn = [
+        figures.scores_by_group(
+            dict(sorted(by_site.items())), metric=listed.metric, title="Test cases by site"
+        )
+    ]
+    uncertainty = {case.get("case"): case.get("uncertainty") for case in run.cases}
+    triples = [
+        (float(uncertainty[row.case] or "nan"), row.score, row.worst)
+        for row in listed.rows
+        if uncertainty.get(row.case) and math.isfinite(row.score)
+    ]
+    if triples:
+        values, scores, worst = zip(*triples, strict=True)
+        drawn.insert(
+            0, figures.uncertainty_against_score(values, scores, worst, metric=listed.metric)
+        )
+    return drawn
+
+
+def _limits(run: RunFolder) -> list[str]:
+    test = [case for case in run.cases if case.get("part") == "test"]
+    patients = {case.get("patient", "") for case in test}
+    sites = {case.get("site") or "" for case in test} - {""}
+    limits = []
+    if test:
+        limits.append(
+            f"Measured on {len(test)} held-out case(s) of {len(patients)} patient(s)"
+            + (f" from {len(sites)} site(s)." if sites else "; sites are not known.")
+        )
+    limits += [
+        "Intervals are patient-bootstrap 95 % intervals of one training: they say how much a "
+        "figure depends on which patients were tested, not on the training's own chance.",
+        "Epistemic uncertainty is that of the approximate posterior that was trained; a scan "
+        "unlike all training scans can still look certain.",
+        "Attention shows where features pass the gates; it does not prove what caused a decision.",
+        "Attacks and shifts are simulated; a new scanner can behave differently.",
+    ]
+    return limits
+
+
+def _write(page: str, path: Path) -> Path:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(page)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,135 @@
+"""Sample scans with what the model drew over them: contours, and maps on common scales."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from skimage.measure import find_contours
+
+from penumbra.report.read import Sample
+
+# One perceptually even, color-blind-safe map per meaning.
+COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
+# Okabe and Ito 2008, in an order that stands out on gray.
+CONTOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+EXPLAINED = {
+    "epistemic": "what more training data could settle",
+    "aleatoric": "what the scan itself leaves open",
+    "attention": "where the gates let features through",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contour:
+    """An outline as an SVG path, in pixels; the reference is drawn dashed."""
+
+    path: str
+    color: str
+    label: str
+    reference: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One map over the image."""
+
+    name: str
+    explained: str
+    png: str
+    low: str
+    high: str
+    gradient: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One sample as the page shows it."""
+
+    name: str
+    title: str
+    height: int
+    width: int
+    png: str
+    contours: tuple[Contour, ...]
+    panels: tuple[Panel, ...]
+    findings: Mapping[str, Mapping[str, float]]
+
+
+def cards(samples: Sequence[Sample]) -> list[Card]:
+    """Every sample, each map on one scale over all samples so that they can be compared."""
+    tops = {name: _top(samples, name) for name in COLORMAPS}
+    return [
+        Card(
+            name=sample.name,
+            title=sample.title,
+            height=sample.image.shape[0],
+            width=sample.image.shape[1],
+            png=_png(_gray(sample.image)),
+            contours=(*_contours(sample, reference=True), *_contours(sample, reference=False)),
+            panels=tuple(_panel(name, sample.maps[name], tops[name]) for name in sample.maps),
+            findings=sample.findings,
+        )
+        for sample in samples
+    ]
+
+
+def _top(samples: Sequence[Sample], name: str) -> float:
+    if name == "attention":
+        return 1.0
+    tops = [np.nanpercentile(s.maps[name], 99.5) for s in samples if name in s.maps]
+    return max(float(max(tops, default=0)), 1e-6)
+
+
+def _panel(name: str, values: Float[np.ndarray, "h w"], top: float) -> Panel:
+    share = np.clip(np.nan_to_num(values) / top, 0, 1)
+    rgba = matplotlib.colormaps[COLORMAPS[name]](share)
+    rgba[..., 3] = np.clip(0.1 + 1.2 * share, 0, 0.95)  # calm regions stay anatomy
+    stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
+    return Panel(
+        name=name,
+        explained=EXPLAINED[name],
+        png=_png((255 * rgba).round().astype(np.uint8)),
+        low="0",
+        high=f"{top:.2g}",
+        gradient=", ".join(matplotlib.colors.to_hex(stop) for stop in stops),
+    )
+
+
+def _contours(sample: Sample, *, reference: bool) -> list[Contour]:
+    labels = sample.reference if reference else sample.prediction
+    if labels is None:
+        return []
+    return [
+        Contour(
+            path=_outline(labels == value),
+            color=CONTOURS[(value - 1) % len(CONTOURS)],
+            label=sample.classes[value] if value < len(sample.classes) else f"class {value}",
+            reference=reference,
+        )
+        for value in map(int, np.unique(labels))
+        if value > 0
+    ]
+
+
+def _outline(mask: Bool[np.ndarray, "h w"]) -> str:
+    """The mask's borders at pixel edges' midpoints; a mask at the rim is closed along it."""
+    lines = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    return " ".join(
+        "M" + "L".join(f"{column - 0.5:.1f} {row - 0.5:.1f}" for row, column in line) + "Z"
+        for line in lines
+    )
+
+
+def _gray(image: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    return (255 * np.clip(np.nan_to_num(image), 0, 1)).round().astype(np.uint8)
+
+
+def _png(pixels: UInt8[np.ndarray, "..."]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
