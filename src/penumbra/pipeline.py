@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from penumbra import assess, checkpoint, progress, trained
-from penumbra.augment.display import to_display
+from penumbra.augment import to_display
 from penumbra.config import Config, load, resolve
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
@@ -202,11 +202,11 @@ def _network(config: Config, ground: Ground) -> Network:
     sums = torch.zeros(3, len(ground.store.task.channels), dtype=torch.float64)
     for index in ground.parts["train"]:
         case = ground.store[index]
-        image = torch.from_numpy(np.asarray(case.image)).float()
+        image = torch.from_numpy(np.array(case.image, dtype=np.float32))
         image = to_display(image[None], modality=config.modality, window_hu=config.data.window_hu)[
             0
         ].double()
-        inside = image[:, torch.from_numpy(np.asarray(case.body))]
+        inside = image[:, torch.from_numpy(np.array(case.body))]
         sums += torch.stack(
             [torch.ones(len(inside)) * inside.shape[1], inside.sum(1), (inside**2).sum(1)]
         )

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from penumbra import progress
-from penumbra.augment.compose import families, shift
-from penumbra.augment.display import to_display
+from penumbra.augment import families, shift, to_display
 from penumbra.bayes import Bank, bank
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from penumbra.augment.display import to_display
+from penumbra.augment import to_display
 from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.overlap import label_map
 from penumbra.files import atomic
@@ -47,7 +47,7 @@ class Samples:
             return np.asarray(array[..., at] if at is not None else array)
 
         settings = model.config
-        image = torch.from_numpy(cut(np.asarray(case.image))).float()[None]
+        image = torch.from_numpy(cut(np.asarray(case.image)).astype(np.float32))[None]
         display = to_display(image, modality=settings.modality, window_hu=settings.data.window_hu)
         arrays = {"image": display[0, 0].numpy().clip(0, 1)}
         quality = 0.0

@@ -15,7 +15,7 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor
 
 from penumbra.attend.composite import composite
-from penumbra.augment.display import to_display
+from penumbra.augment import to_display
 from penumbra.bayes.bank import Bank
 from penumbra.bayes.uncertainty import Moments
 from penumbra.config import Config
@@ -59,7 +59,7 @@ def map_case(
 
 def _slices(prepared: Prepared, config: Config) -> Iterator[Tensor]:
     """Batches [n, c, h, w] in display units: a radiograph, or a volume's axial slices."""
-    image = torch.from_numpy(np.asarray(prepared.image)).float()
+    image = torch.from_numpy(np.array(prepared.image, dtype=np.float32))
     stack = image[None] if image.dim() == 3 else rearrange(image, "c h w n -> n c h w")
     display = to_display(stack, modality=config.modality, window_hu=config.data.window_hu)
     yield from display.split(SLICES_PER_BATCH)
@@ -140,7 +140,7 @@ def _map_volume(
     network: Network, bank: Bank, prepared: Prepared, task: Task, config: Config
 ) -> CaseMaps:
     """Blend each draw's windows into one volume, then take moments over draws."""
-    image = torch.from_numpy(np.asarray(prepared.image)).float()[None]
+    image = torch.from_numpy(np.array(prepared.image, dtype=np.float32))[None]
     image = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
     image = image.to(next(network.parameters()).device)
     size = tuple(min(p, n) for p, n in zip(config.data.patch, image.shape[2:], strict=True))

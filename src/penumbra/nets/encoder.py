@@ -30,14 +30,7 @@ class Encoder(nn.Module):
         self.register_buffer("input_std", torch.ones(channels))
         before = (channels, *widths[:-1])
         self.levels = nn.ModuleList(
-            UnetResBlock(
-                spatial_dims=dim,
-                in_channels=fan_in,
-                out_channels=width,
-                kernel_size=3,
-                stride=1 if level == 0 else 2,
-                norm_name=("group", {"num_groups": groups(width)}),
-            )
+            _block(fan_in, width, dim=dim, halve=level > 0)
             for level, (fan_in, width) in enumerate(zip(before, widths, strict=True))
         )
 
@@ -52,3 +45,20 @@ class Encoder(nn.Module):
             image = block(image)
             features.append(image)
         return tuple(features)
+
+
+def _block(fan_in: int, width: int, *, dim: int, halve: bool) -> UnetResBlock:
+    block = UnetResBlock(
+        spatial_dims=dim,
+        in_channels=fan_in,
+        out_channels=width,
+        kernel_size=3,
+        stride=2 if halve else 1,
+        norm_name=("group", {"num_groups": groups(width)}),
+    )
+    if halve:
+        # The same function as the block's strided 1-wide shortcut, whose backward pass overruns
+        # its buffer in oneDNN for 8 channels kept last (torch 2.13, AVX-512): pick, then project.
+        pool, conv = (nn.MaxPool2d, nn.Conv2d) if dim == 2 else (nn.MaxPool3d, nn.Conv3d)
+        block.conv3 = nn.Sequential(pool(1, stride=2), conv(fan_in, width, 1, bias=False))
+    return block

@@ -36,14 +36,12 @@ def _dice_loss(
     """Mean over the classes that occur in the batch: an absent class has no overlap to win."""
     classes = probability.shape[1]
     target = F.one_hot(labels.clamp(min=0), classes).movedim(-1, 1).to(probability.dtype)
-    target = target * known[:, None]
-    present = [c for c in range(1, classes) if bool(target[:, c].any())]
+    known = known[:, None]
+    present = [c for c in range(1, classes) if bool((target[:, c] * known[:, 0]).any())]
     if not present:
         return probability.new_zeros(len(probability))
     loss = MaskedDiceLoss(reduction="none", smooth_nr=1.0, smooth_dr=1.0)
-    per_class = loss(
-        probability[:, present], target[:, present], known[:, None].expand_as(target)[:, present]
-    )
+    per_class = loss(probability[:, present], target[:, present], known.to(target.dtype))
     return per_class.flatten(1).mean(1)
 
 

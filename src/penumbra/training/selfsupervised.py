@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penumbra.augment.compose import two_views
-from penumbra.augment.display import to_display
+from penumbra.augment import to_display, two_views
 from penumbra.config import Config
 from penumbra.pretrain.objective import SelfSupervised
 from penumbra.training.loop import Batch

@@ -15,8 +15,7 @@ from torch import Tensor
 from penumbra import bayes
 from penumbra.attend import alignment
 from penumbra.attend.composite import composite
-from penumbra.augment.compose import augment
-from penumbra.augment.display import to_display
+from penumbra.augment import augment, to_display
 from penumbra.bayes.uncertainty import decompose
 from penumbra.config import Config
 from penumbra.model import Network
