@@ -1,0 +1,126 @@
+"""The whole ladder and the shift suite on one predict function."""
+
+import math
+
+import pytest
+import torch
+
+from penumbra.robust.ladder import Ladder, damage, wrong_share
+from penumbra.robust.shift import Shift, suite
+from penumbra.robust.suite import Plan, default_score, robustness
+
+METHODS = ("noise", "fgsm", "pgd", "pgd-balanced", "pgd-cosine", "apgd", "square")
+
+
+def darker(batch, cell: Shift, generator: torch.Generator) -> torch.Tensor:
+    return batch["image"] * (1 - 0.1 * cell.severity)
+
+
+@pytest.fixture
+def batches(small_network, generator: torch.Generator):
+    predict = small_network(2)
+    made = []
+    for _ in range(2):
+        image = torch.rand((3, 1, 8, 8), generator=generator)
+        made.append({"image": image, "segmentation": predict(image).argmax(1)})
+    return made
+
+
+def test_every_condition_is_scored_for_every_case(small_network, batches) -> None:
+    plan = Plan(
+        eps=(0.01, 0.05),
+        ladder=Ladder(methods=METHODS, steps=4, restarts=2, chunk=2),
+        shifts=tuple(suite(["dark", "dim"], seen=["dim"], severities=[1, 5])),
+        gates_eps=0.05,
+    )
+    result = robustness(small_network(2), batches, plan=plan, display=lambda x: x, shift=darker)
+    assert result.trustworthy
+    assert len(result.conditions) == 1 + 2 * (len(METHODS) + 1) + 4
+    assert all(len(c.values["dice"]) == 2 for c in result.conditions)
+    by = {(c.name, c.level): c.mean("dice") for c in result.conditions}
+    assert by["clean", 0.0] == 1.0
+    for eps in (0.01, 0.05):
+        assert by["worst", eps] <= min(by[m, eps] for m in METHODS) + 1e-6
+    assert by["worst", 0.05] < by["worst", 0.01] < 1.0
+    assert by["noise", 0.05] > by["apgd", 0.05]
+    assert by["dark", 5.0] <= by["dark", 1.0]
+    assert {c.name for c in result.conditions if c.seen} == {"dim"}
+
+
+def test_the_same_seed_repeats_every_number(small_network, batches) -> None:
+    plan = Plan(eps=(0.03,), ladder=Ladder(methods=("noise", "apgd"), steps=3), gates_eps=0.0)
+    one, two = (
+        robustness(small_network(2), batches, plan=plan, display=lambda x: x) for _ in range(2)
+    )
+    assert [c.values for c in one.conditions] == [c.values for c in two.conditions]
+    assert one.gates == ()
+
+
+def test_findings_keep_their_probabilities_for_the_auc(
+    findings_network, generator: torch.Generator
+) -> None:
+    predict = findings_network()
+    image = torch.rand((6, 1, 8, 8), generator=generator)
+    batch = {"image": image, "findings": (predict(image) > 0.5).float()}
+    plan = Plan(eps=(0.02,), ladder=Ladder(methods=("fgsm", "pgd"), steps=4), gates_eps=0.02)
+    result = robustness(predict, [batch], plan=plan, display=lambda x: x)
+    clean, *_, worst = result.conditions
+    assert (clean.name, worst.name) == ("clean", "worst")
+    assert worst.probability[0].shape == (6, 2)
+    assert clean.values["accuracy"] == [1.0]
+    assert worst.values["accuracy"][0] < 1.0
+
+
+def test_transfer_attacks_the_surrogate_and_is_weaker_than_the_white_box(
+    small_network, batches
+) -> None:
+    plan = Plan(eps=(0.05,), ladder=Ladder(methods=("pgd", "transfer"), steps=6), gates_eps=0.0)
+    result = robustness(
+        small_network(2),
+        batches,
+        plan=plan,
+        display=lambda x: x,
+        surrogate=small_network(2, seed=1),
+    )
+    dice = {c.name: c.mean("dice") for c in result.conditions}
+    assert dice["pgd"] < dice["transfer"]
+
+
+def test_missing_pieces_are_named(small_network, batches) -> None:
+    predict = small_network(2)
+    transfer = Plan(ladder=Ladder(methods=("transfer",)), gates_eps=0.0)
+    with pytest.raises(ValueError, match="needs a surrogate"):
+        robustness(predict, batches, plan=transfer, display=lambda x: x)
+    shifts = Plan(shifts=(Shift("dark", 1, False),))
+    with pytest.raises(ValueError, match="1 shifts are planned"):
+        robustness(predict, batches, plan=shifts, display=lambda x: x)
+    with pytest.raises(ValueError, match="no case"):
+        robustness(predict, [], plan=Plan(), display=lambda x: x)
+
+
+def test_dice_by_hand_and_a_case_without_foreground_is_missing_not_perfect() -> None:
+    p = torch.tensor([[[0.1, 0.8, 0.1], [0.9, 0.2, 0.9]]])
+    assert default_score(p, torch.tensor([[1, 1, -1]]))["dice"] == pytest.approx(2 / 3)
+    assert math.isnan(default_score(p, torch.tensor([[0, 0, 0]]))["dice"])
+
+
+def test_damage_prefers_deleting_the_lesion_to_a_few_false_alarms() -> None:
+    labels = torch.zeros((1, 100), dtype=torch.int64)
+    labels[0, :2] = 1
+
+    def answer(positive: list[int]) -> torch.Tensor:
+        p = torch.zeros((1, 2, 100))
+        p[:, 0] = 1
+        p[:, :, positive] = torch.tensor([[0.0], [1.0]])
+        return p
+
+    deleted, alarms = damage(answer([]), labels), damage(answer([0, 1, 2, 3, 4]), labels)
+    assert float(deleted) == pytest.approx(0.02 + 1)
+    assert float(alarms) == pytest.approx(0.03 + 1 - 4 / 7)
+
+
+def test_wrong_share_ignores_what_is_not_stated() -> None:
+    p = torch.tensor([[[0.9, 0.9, 0.9], [0.1, 0.1, 0.1]]])
+    assert float(wrong_share(p, torch.tensor([[0, 1, -1]]))) == 0.5
+    nan = torch.tensor([[1.0, float("nan")]])
+    assert float(wrong_share(torch.tensor([[0.1, 0.9]]), nan)) == 1.0
