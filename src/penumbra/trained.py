@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from penumbra import bayes, checkpoint, config
+from penumbra import __version__, bayes, checkpoint, config
 from penumbra.bayes import dropout
 from penumbra.config import Config
 from penumbra.errors import DataError
@@ -116,9 +116,10 @@ def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
 
 def environment() -> dict[str, str]:
     """Versions that a result depends on."""
-    packages = ("penumbra-imaging", "torch", "monai", "numpy")
+    packages = ("torch", "monai", "numpy")
     machine = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
-    return {**{p: version(p) for p in packages}, "python": platform.python_version(), "on": machine}
+    versions = {"penumbra": __version__, **{p: version(p) for p in packages}}
+    return {**versions, "python": platform.python_version(), "on": machine}
 
 
 def _task(tree: dict[str, Any]) -> Task:

@@ -20,8 +20,6 @@ from penumbra.bayes.uncertainty import decompose
 from penumbra.config import Config
 from penumbra.model import Network
 from penumbra.robust import adversarial
-from penumbra.robust.ball import ball
-from penumbra.robust.objective import label_loss
 from penumbra.trained import convert
 from penumbra.training.loop import Batch
 from penumbra.training.losses import findings_loss, segmentation_loss
@@ -160,10 +158,15 @@ class Supervised:
         """L_adv (METHOD 2.3) on inputs attacked through the current posterior."""
         settings, network = self.config.adversarial, self.module
         labels = batch["segmentation"] if network.classes else batch["findings"]
-        around = ball(batch["image"], eps=settings.eps, norm=settings.norm, valid=batch["valid"])
-        objective = label_loss(lambda x: _probability(network(x)), labels)
-        attacked = adversarial.adversarial_images(
-            objective, around, steps=settings.steps, generator=generator
+        attacked = adversarial.perturb(
+            lambda x: _probability(network(x)),
+            batch["image"],
+            labels,
+            eps=settings.eps,
+            steps=settings.steps,
+            norm=settings.norm,
+            valid=batch["valid"],
+            generator=generator,
         )
         features = network.encode(attacked)
         output = network.decode(features)
