@@ -123,3 +123,29 @@ def test_a_verdict_needs_the_whole_interval(low: float, high: float, expected: s
 def test_groups_must_match_the_values() -> None:
     with pytest.raises(ValueError, match="2 values but 3 groups"):
         statistics.bootstrap([1.0, 2.0], ["a", "b", "c"])
+
+
+def test_trainings_that_differ_widen_the_interval() -> None:
+    rng = np.random.default_rng(5)
+    patients = rng.normal(0, 0.1, 30)
+    alike = statistics.crossed_bootstrap(patients + np.zeros((3, 1)))
+    apart = statistics.crossed_bootstrap(patients + np.array([[-1.0], [0.0], [1.0]]))
+    assert alike.value == pytest.approx(apart.value) == pytest.approx(patients.mean())
+    assert apart.high - apart.low > 5 * (alike.high - alike.low)
+
+
+def test_one_training_leaves_the_bootstrap_over_patients() -> None:
+    values = np.random.default_rng(6).random((1, 25))
+    crossed, plain = statistics.crossed_bootstrap(values), statistics.bootstrap(values[0])
+    assert (crossed.low, crossed.high, crossed.n) == pytest.approx((plain.low, plain.high, plain.n))
+
+
+def test_the_crossed_ratio_is_a_relative_gain_without_missing_entries() -> None:
+    b = np.full((2, 5), 0.5)
+    gain = np.full((2, 5), 0.1)
+    gain[0, 0] = np.nan
+    ratio = statistics.crossed_bootstrap(gain, over=b)
+    assert ratio.value == pytest.approx(0.2)
+    assert ratio.undefined == 1
+    with pytest.raises(ValueError, match="5 values but 4 groups"):
+        statistics.crossed_bootstrap(gain, ["a"] * 4)
