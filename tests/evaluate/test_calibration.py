@@ -174,3 +174,8 @@ def test_a_class_without_a_probability_is_refused() -> None:
 def test_tallies_of_different_bins_do_not_add() -> None:
     with pytest.raises(ValueError, match="10 and 15 bins"):
         calibration.empty(10) + calibration.empty(15)
+
+
+def test_sigmoids_are_not_taken_for_class_probabilities() -> None:
+    with pytest.raises(ValueError, match="do not sum to 1"):
+        calibration.categorical(np.array([[0.9], [0.9]]), np.array([1]))

@@ -21,7 +21,7 @@ def case(seed: int, shape: tuple[int, ...] = (24, 20)) -> tuple[np.ndarray, np.n
     return p / p.sum(axis=0), reference
 
 
-def scored(seed: int, **changes: object) -> dict[tuple[str, str], float]:
+def scored(seed: int) -> dict[tuple[str, str], float]:
     p, reference = case(seed)
     uncertainty = {"total": 1 - np.square(p).sum(axis=0)}
     return segmentation.score_segmentation(
@@ -60,6 +60,39 @@ def test_predictions_in_ignored_voxels_change_no_figure() -> None:
     one = segmentation.score_segmentation(p, reference, **kept)
     two = segmentation.score_segmentation(other, reference, **kept)
     assert one == pytest.approx(two, nan_ok=True)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_mirrored_case_scores_the_same(axis: int) -> None:
+    p, reference = case(3)
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 2.0)}
+    mirrored = segmentation.score_segmentation(
+        np.flip(p, axis + 1), np.flip(reference, axis), uncertainty=None, **kept
+    )
+    assert mirrored == pytest.approx(
+        segmentation.score_segmentation(p, reference, **kept), nan_ok=True
+    )
+
+
+def test_more_background_changes_no_figure_of_the_region_of_interest() -> None:
+    p, reference = case(4)
+    p[:, :4], p[:, -8:] = (np.array([1.0, 0.0, 0.0])[:, None, None],) * 2
+    p[:, :, :4], p[:, :, -8:] = (np.array([1.0, 0.0, 0.0])[:, None, None],) * 2
+    wider = np.pad(p, ((0, 0), (9, 9), (9, 9)))
+    wider[0] += wider.sum(axis=0) == 0
+    kept = {"regions": REGIONS, "spacing_mm": (2.5, 2.5)}
+    one = segmentation.score_segmentation(p, reference, **kept)
+    two = segmentation.score_segmentation(wider, np.pad(reference, 9), **kept)
+    changed = {key for key in one if one[key] != pytest.approx(two[key], nan_ok=True)}
+    assert changed == {(f"{m}_volume", "all") for m in ("ece", "ece_mass", "brier", "nll")}
+
+
+def test_single_precision_scores_as_double_does() -> None:
+    p, reference = case(5)
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 1.0)}
+    one = segmentation.score_segmentation(p, reference, **kept)
+    two = segmentation.score_segmentation(p.astype(np.float32), reference, **kept)
+    assert one == pytest.approx(two, abs=1e-4, nan_ok=True)
 
 
 def test_a_missed_structure_is_counted_and_an_absent_one_is_undefined() -> None:

@@ -85,7 +85,7 @@ def test_the_interior_leaves_out_the_rim_and_the_region_takes_it_in() -> None:
     unsure = np.zeros((20, 20))
     unsure[5:12, 5:12] = 1.0
     unsure[6:11, 6:11] = 0.1
-    assert selective.aggregate(unsure, prediction, how="interior") == 0.1
+    assert selective.aggregate(unsure, prediction, how="interior") == pytest.approx(0.1)
     assert selective.aggregate(unsure, prediction, how="volume") == pytest.approx(
         unsure.sum() / 400
     )

@@ -26,7 +26,7 @@ class Trend:
 
 
 def trend(
-    levels: Sequence[float],
+    levels: Sequence[float | int],
     values: Float[np.ndarray, "levels n"],
     *,
     direction: Literal["rises", "falls"],

@@ -98,7 +98,8 @@ def categorical(
     Voxels with reference -1 or outside ``within`` are left out.
 
     Raises:
-        ValueError: a probability lies outside 0..1, or the reference names no class.
+        ValueError: probabilities lie outside 0..1 or do not sum to 1 (within 0.01, as stored
+            8-bit maps do), or the reference names no class.
     """
     tally = empty(bins)
     for p, labels in _voxels(probability, reference, within):
@@ -231,6 +232,8 @@ def _voxels(
         if labels.size == 0:
             continue
         _check_range(kept)
+        if np.abs(kept.sum(axis=0) - 1).max() > 1e-2:
+            raise ValueError("class probabilities do not sum to 1 over classes; are they sigmoids?")
         if labels.min() < 0 or labels.max() >= len(kept):
             raise ValueError(
                 f"reference: expected class indices -1..{len(kept) - 1}, "

@@ -198,8 +198,8 @@ def border(mask: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
 def _widen_first(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     done = 0
     while done < reach:
-        # two shifts by up to 2 * done + 1 leave no gap, so the reach triples with every step
-        step = min(2 * done + 1, reach - done)
+        # a shift by up to done + 1 leaves no gap, at the edge either: the reach doubles every step
+        step = min(done + 1, reach - done)
         grown = mask.copy()
         grown[step:] |= mask[:-step]
         grown[:-step] |= mask[step:]

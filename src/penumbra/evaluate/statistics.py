@@ -43,8 +43,7 @@ class Interval:
 
 def mean(values: Values, weights: Values) -> Values:
     """Weighted mean of the values, one per row of weights."""
-    total = weights.sum(axis=1)
-    return np.divide(weights @ values, total, out=np.full_like(total, np.nan), where=total > 0)
+    return _quotient(weights @ values, weights.sum(axis=1))
 
 
 def auroc(values: Values, weights: Values) -> Values:
@@ -153,12 +152,45 @@ def paired_bootstrap(
 
     def gain(values: Values, weights: Values) -> Values:
         first, second = mean(values[:, 0], weights), mean(values[:, 1], weights)
-        if not relative:
-            return first - second
-        missing = np.full_like(second, np.nan)
-        return np.divide(first - second, second, out=missing, where=second != 0)
+        return _quotient(first - second, second) if relative else first - second
 
     return bootstrap(pairs, groups, statistic=gain, samples=samples, seed=seed)
+
+
+def crossed_bootstrap(
+    values: Float[np.ndarray, "seeds n"],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    over: Float[np.ndarray, "seeds n"] | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Interval of a mean over seeds and patients when both are drawn again, independently.
+
+    Trainings differ by chance as patients do; an interval over patients alone takes one training
+    for the method. ``over`` turns the mean of ``values`` into a ratio to the mean of ``over``: pass
+    ``a - b`` over ``b`` for the relative gain of arm a. Missing entries are left out and counted.
+
+    With a single seed only the patients vary, and the interval says nothing about trainings.
+    """
+    below = np.ones_like(values) if over is None else over
+    defined = ~(np.isnan(values) | np.isnan(below))
+    top, bottom = np.where(defined, values, 0.0), np.where(defined, below, 0.0)
+    seeds, n = values.shape
+    member = np.arange(n) if groups is None else _group_index(groups)
+    if len(member) != n:
+        raise ValueError(f"{n} values but {len(member)} groups")
+    rng = np.random.default_rng([seed, 1])
+    draws = []
+    for weights in resamples(member, samples=samples, seed=seed):
+        trained = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(weights))
+        numerator, denominator = (
+            np.einsum("sn,sn->s", trained @ side, weights) for side in (top, bottom)
+        )
+        draws.append(_quotient(numerator, denominator))
+    value = float(_quotient(top.sum(keepdims=True)[0], bottom.sum(keepdims=True)[0])[0])
+    patients = len(np.unique(member[defined.any(axis=0)]))
+    return interval(value, np.concatenate(draws), n=patients, undefined=int((~defined).sum()))
 
 
 def wilcoxon(
@@ -207,6 +239,10 @@ def verdict(effect: Interval, *, threshold: float) -> Verdict:
     if effect.low >= threshold:
         return "supported"
     return "not supported" if effect.high < threshold else "undecided"
+
+
+def _quotient(top: Values, bottom: Values) -> Values:
+    return np.divide(top, bottom, out=np.full_like(bottom, np.nan), where=bottom != 0)
 
 
 def _group_index(groups: Sequence[Hashable] | NDArray[np.int64]) -> NDArray[np.int64]:
