@@ -27,6 +27,7 @@ from penumbra.evaluate.protocol import (
     CaseScores,
     Row,
     summarise,
+    summarise_review,
     summarise_selective,
     to_json,
 )
@@ -86,9 +87,8 @@ class Judged:
         seed = model.config.seed
         rows = summarise(self.scores, part=part, samples=settings.bootstrap, seed=seed)
         if model.task.classes:
-            rows += summarise_selective(
-                self.scores, part=part, target=settings.error_target, seed=seed
-            )
+            rows += summarise_selective(self.scores, part=part, samples=500, seed=seed)
+            rows += summarise_review(self.scores, part=part, target=settings.error_target)
         if self.findings:
             thresholds = [model.calibration.thresholds[f] for f in self.findings]
             rows += score_findings(
