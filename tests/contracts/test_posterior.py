@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from penumbra import bayes
-from penumbra.bayes import dropout
+from penumbra.bayes import dropout, laplace
+from penumbra.bayes.bank import Encoded, MemberBank
+from penumbra.bayes.ensemble import Ensemble
 from penumbra.bayes.layer import pinned, stochastic_layers
 from penumbra.model import Network
 from penumbra.types import Output
@@ -45,9 +47,35 @@ def mc_dropout(dim: int) -> nn.Module:
     return net
 
 
-POSTERIORS = [deterministic, variational, light, heads, mc_dropout]
-RANDOM = [variational, light, heads, mc_dropout]
+def last_layer_laplace(dim: int) -> nn.Module:
+    net = network(dim=dim)
+    laplace.convert(net)
+    laplace.fit(net, [image(*(8, 8, 8)[:dim])], prior_precision=10.0)
+    return net
+
+
+def seed_ensemble(dim: int) -> nn.Module:
+    return Ensemble([network(seed, dim=dim) for seed in range(3)])
+
+
+def decoder_ensemble(dim: int) -> nn.Module:
+    members = [network(seed, dim=dim) for seed in range(2)]
+    return Ensemble(members, share_encoder=True)
+
+
+def variational_ensemble(dim: int) -> nn.Module:
+    members = [network(seed, dim=dim) for seed in range(2)]
+    for member in members:
+        bayes.convert(member, sigma0=0.3)
+    return Ensemble(members, share_encoder=True)
+
+
+POSTERIORS = [deterministic, variational, light, heads, mc_dropout, last_layer_laplace]
+WEIGHTS = POSTERIORS[1:]
+POSTERIORS += [seed_ensemble, decoder_ensemble, variational_ensemble]
+RANDOM = POSTERIORS[1:]
 every = pytest.mark.parametrize("build", POSTERIORS, ids=lambda f: f.__name__)
+weight_ones = pytest.mark.parametrize("build", WEIGHTS, ids=lambda f: f.__name__)
 random_ones = pytest.mark.parametrize("build", RANDOM, ids=lambda f: f.__name__)
 Build = Callable[[int], nn.Module]
 
@@ -131,7 +159,7 @@ def test_draws_differ_in_every_head(build: Build) -> None:
     assert not torch.allclose(a.findings, b.findings)
 
 
-@random_ones
+@weight_ones
 def test_bank_loop_and_naive_full_passes_agree_for_the_same_draws(build: Build) -> None:
     net, x = build(2), image(9, 7)
     draws = bank(net)
@@ -186,3 +214,27 @@ def test_a_shared_skip_path_changes_little_and_only_the_skip_path() -> None:
     gap = (maps[0].probability - maps[1].probability).abs().max()
     assert float(gap) < 0.1
     assert float(maps[1].epistemic.mean()) < 1.1 * float(maps[0].epistemic.mean())
+
+
+def test_an_ensemble_of_draws_takes_turns() -> None:
+    net, x = variational_ensemble(2), image(8, 8)
+    draws = bank(net, 3)
+    assert len(draws) == 4  # two members, two draws each
+    assert isinstance(draws, MemberBank)
+    for t, output in enumerate(draws.probabilities(x)):
+        member = draws.members[t % 2]
+        features = net.members[0].encode(x)
+        same(output, bayes.to_probabilities(member.decode(Encoded(features), t // 2)))
+
+
+def test_a_shared_encoder_is_stored_once_and_restored() -> None:
+    net = decoder_ensemble(2)
+    keys = [k for k in net.state_dict() if "encoder" in k]
+    assert keys
+    assert all(k.startswith("members.0.") for k in keys)
+    other = Ensemble([network(seed) for seed in (8, 9)], share_encoder=True)
+    other.load_state_dict(net.state_dict())
+    for a, b in zip(net(image(8, 8)), other(image(8, 8)), strict=True):
+        same(a, b)
+    with pytest.raises(ValueError, match="at least one member"):
+        Ensemble([])

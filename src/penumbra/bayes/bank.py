@@ -12,31 +12,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from penumbra.bayes.layer import Draw, StochasticLayer, pinned, stochastic_layers
+from penumbra.bayes.ensemble import Ensemble
+from penumbra.bayes.layer import Draw, EncoderDecoder, StochasticLayer, pinned, stochastic_layers
 from penumbra.nets.decoder import Decoder
 from penumbra.types import Output
 
 Skip = Literal["exact", "mean"]
 
 
-class EncoderDecoder(Protocol):
-    """What a network must offer: ``penumbra.model.Network`` does."""
-
-    decoder: Decoder
-
-    def encode(self, image: Tensor) -> tuple[Tensor, ...]: ...
-
-    def decode(
-        self, features: Sequence[Tensor], skips: Sequence[Tensor] | None = None
-    ) -> Output: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A window's features, and the skip parts that all draws share."""
+    """A window's features, the skip parts that all draws share, and each ensemble member's own."""
 
     features: tuple[Tensor, ...]
     skips: tuple[Tensor, ...] | None = None
+    members: tuple["Encoded", ...] = ()
 
 
 @runtime_checkable
@@ -74,7 +64,10 @@ class WeightBank:
         return len(self.draws)
 
     def encode(self, image: Float[Tensor, "b c *space"]) -> Encoded:
-        features = self.network.encode(image)
+        return self.share(self.network.encode(image))
+
+    def share(self, features: tuple[Tensor, ...]) -> Encoded:
+        """What all draws share of an encoder's features."""
         if self.skip == "exact" and _skips_are_drawn(self.network.decoder):
             return Encoded(features)
         return Encoded(features, self.network.decoder.skips(features))
@@ -82,6 +75,32 @@ class WeightBank:
     def decode(self, features: Encoded, t: int) -> Output:
         with pinned(self.layers, self.draws[t]):
             return self.network.decode(features.features, features.skips)
+
+    def probabilities(self, image: Float[Tensor, "b c *space"]) -> Iterator[Output]:
+        encoded = self.encode(image)
+        for t in range(len(self)):
+            yield to_probabilities(self.decode(encoded, t))
+
+
+class MemberBank:
+    """The members' banks in turn: draw t is member ``t mod M``'s draw ``t // M``."""
+
+    def __init__(self, members: Sequence[WeightBank], *, share_encoder: bool) -> None:
+        self.members = members
+        self.share_encoder = share_encoder
+
+    def __len__(self) -> int:
+        return sum(len(member) for member in self.members)
+
+    def encode(self, image: Float[Tensor, "b c *space"]) -> Encoded:
+        if not self.share_encoder:
+            return Encoded((), members=tuple(member.encode(image) for member in self.members))
+        features = self.members[0].network.encode(image)
+        return Encoded((), members=tuple(m.share(features) for m in self.members))
+
+    def decode(self, features: Encoded, t: int) -> Output:
+        which = t % len(self.members)
+        return self.members[which].decode(features.members[which], t // len(self.members))
 
     def probabilities(self, image: Float[Tensor, "b c *space"]) -> Iterator[Output]:
         encoded = self.encode(image)
@@ -99,7 +118,8 @@ def bank(
 ) -> Bank:
     """Draw T functions from the posterior that the network holds.
 
-    A deterministic network gives a bank of one draw, itself.
+    A deterministic network gives a bank of one draw, itself. An ensemble's M members share T
+    evenly, each at least one draw: T is rounded up to a multiple of M.
 
     Args:
         draws: T.
@@ -114,6 +134,19 @@ def bank(
         raise ValueError(f"draws={draws}: at least one draw is needed")
     if antithetic and draws % 2:
         raise ValueError(f"draws={draws}: antithetic draws come in pairs")
+    if isinstance(network, Ensemble):
+        each = -(-draws // len(network.members))
+        members = [
+            _weight_bank(m, each + (each % 2 if antithetic else 0), generator, skip, antithetic)
+            for m in network.members
+        ]
+        return MemberBank(members, share_encoder=network.share_encoder)
+    return _weight_bank(network, draws, generator, skip, antithetic)
+
+
+def _weight_bank(
+    network: nn.Module, draws: int, generator: torch.Generator, skip: Skip, antithetic: bool
+) -> WeightBank:
     layers = stochastic_layers(network)
     if not layers:
         return WeightBank(network, [[]], skip=skip)

@@ -6,17 +6,31 @@ A posterior over weights is a kind of layer: it can draw a weight (``draw``), ru
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from penumbra.bayes.operation import is_convertible, operation_of
+from penumbra.nets.decoder import Decoder
+from penumbra.types import Output
 
 Estimator = Literal["weights", "local", "flipout"]
 Scope = Literal["decoder", "light", "heads"]
 Draw = tuple[Tensor, Tensor | None]
 """A prepared kernel and a bias."""
+
+
+class EncoderDecoder(Protocol):
+    """What a network must offer: ``penumbra.model.Network`` does."""
+
+    decoder: Decoder
+
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]: ...
+
+    def decode(
+        self, features: Sequence[Tensor], skips: Sequence[Tensor] | None = None
+    ) -> Output: ...
 
 
 class StochasticLayer(nn.Module):
