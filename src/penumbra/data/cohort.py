@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from penumbra.data import brats, chexpert, datalist, manifest, multiatlas, tables
 from penumbra.errors import DataError
@@ -12,6 +12,7 @@ Format = Literal["auto", "csv", "datalist", "chexpert", "multiatlas", "brats"]
 _ID_COLUMNS = ("subject", "case", "participant_id", "id")
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What every layout offers."""
 
