@@ -238,9 +238,10 @@ def _needs(facts: Sequence[CaseFacts], cohort: Cohort, settings: Data) -> tuple[
     )
 
 
-def _size(count: float) -> str:
+def _size(count: int) -> str:
+    amount = float(count)
     for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} GiB"
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1024
+    return f"{amount:.3g} GiB"
