@@ -21,7 +21,7 @@ from penumbra.errors import DataError
 RADIOGRAPHY = {"CR", "DX", "RG", "MG", "RF", "XA", "PX", "IO"}
 NOT_IMAGES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "OT", "DOC"}
 MAX_FILES = 20_000
-MAX_ZIP_BYTES = 2**33
+MAX_ZIP_BYTES = 2**32
 MAX_RATIO = 1032
 """No lossless coder that DICOM uses packs medical pixels better; a higher claim is an attack."""
 
@@ -44,12 +44,12 @@ _BROKEN = (
     AttributeError,
     NotImplementedError,
     RuntimeError,
-    OverflowError,
+    ArithmeticError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
 )
-"""What pydicom and its decoders raise on damaged files."""
+"""What pydicom and its decoders raise on damaged files, beside pydicom's own errors."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -76,14 +76,15 @@ def read(path: Path) -> Volume:
         raise DataError(
             f"{path}: reading DICOM needs pydicom; pip install 'penumbra-imaging[dicom]'"
         ) from None
+    broken = (*_BROKEN, pydicom.errors.BytesLengthException)
     try:
         headers = list(_images(path, pydicom))
-    except _BROKEN as error:
+    except broken as error:
         raise DataError(f"{path}: cannot be read as DICOM ({_line(error)})") from error
     series = _one_series(path, headers)
     try:
         return _assemble(path, series)
-    except _BROKEN as error:
+    except broken as error:
         raise DataError(
             f"{path}: its pixels cannot be decoded ({_line(error)}); the series is damaged or its "
             "compression is not supported, convert it to NIfTI or uncompressed DICOM"
