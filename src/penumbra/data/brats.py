@@ -93,7 +93,7 @@ def sequence_of(path: Path) -> str | None:
 
 def _subjects(root: Path) -> Iterable[tuple[str, dict[str, Path]]]:
     """Subject folders at most three levels down (HGG/subject/VSD..., or subject)."""
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+    for folder in sorted(p for p in root.glob("*") if p.is_dir()):
         found: dict[str, Path] = {}
         own = [f for f in folder.iterdir() if f.is_file()]
         nested = [f for d in folder.iterdir() if d.is_dir() for f in d.glob("VSD.*.mha")]

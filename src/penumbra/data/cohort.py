@@ -2,25 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
-from penumbra.data import brats, chexpert, multiatlas, tables
+from penumbra.data import brats, chexpert, datalist, manifest, multiatlas, tables
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Part
 
-Format = Literal["auto", "chexpert", "multiatlas", "brats"]
-PART_NAMES: dict[str, Part] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+Format = Literal["auto", "csv", "datalist", "chexpert", "multiatlas", "brats"]
 _ID_COLUMNS = ("subject", "case", "participant_id", "id")
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What every layout offers."""
 
@@ -31,6 +23,10 @@ class Reader(Protocol):
 
 def _reader(name: Format) -> Reader:
     match name:
+        case "csv":
+            return manifest
+        case "datalist":
+            return datalist
         case "chexpert":
             return chexpert
         case "multiatlas":
@@ -96,19 +92,6 @@ def refuse_doubles(cohort: Cohort, *, source: Path) -> None:
             )
 
 
-def part_of(text: str, *, where: str) -> Part | None:
-    """A part from its usual names; blank is none.
-
-    Raises:
-        DataError: another word.
-    """
-    if not text:
-        return None
-    if text.lower() not in PART_NAMES:
-        raise DataError(f"{where}: split '{text}' is not one of train, val, test")
-    return PART_NAMES[text.lower()]
-
-
 def _with_participants(root: Path, cases: tuple[Case, ...]) -> tuple[Case, ...]:
     table = root / "participants.csv"
     if not table.is_file():
@@ -124,7 +107,7 @@ def _with_participants(root: Path, cases: tuple[Case, ...]) -> tuple[Case, ...]:
             patient=row.get("patient") or case.patient,
             site=row.get("site") or case.site,
             protocol=row.get("protocol") or case.protocol,
-            part=part_of(row.get("split", ""), where=f"{table}, {case.id}") or case.part,
+            part=tables.part_of(row.get("split", ""), where=f"{table}, {case.id}") or case.part,
         )
         if (row := rows.get(case.id))
         else case
@@ -141,7 +124,7 @@ def _with_splits(root: Path, cases: tuple[Case, ...]) -> tuple[Case, ...]:
         raise DataError(f'{file}: expected {{"train": [...], "val": [...], "test": [...]}}')
     parts: dict[str, Part] = {}
     for word, names in tree.items():
-        part = part_of(str(word), where=str(file))
+        part = tables.part_of(str(word), where=str(file))
         if not isinstance(names, list) or part is None:
             raise DataError(f"{file}: '{word}' must be a list of cases")
         for name in map(str, names):

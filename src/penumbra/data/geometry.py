@@ -95,9 +95,9 @@ def weights_1d(source: int, target: int) -> sparse.csr_array:
     is widened to the target's spacing, which averages instead of aliasing.
 
     Example:
-        >>> weights_1d(4, 2).toarray().round(3)
-        array([[0.429, 0.429, 0.143, 0.   ],
-               [0.   , 0.143, 0.429, 0.429]])
+        >>> print(weights_1d(4, 2).toarray().round(3))
+        [[0.429 0.429 0.143 0.   ]
+         [0.    0.143 0.429 0.429]]
     """
     scale = source / target
     width = max(scale, 1.0)
@@ -175,7 +175,7 @@ def grid_affine(
 
 def to_file_grid(
     array: Shaped[np.ndarray, "*space"], geometry: Geometry, *, fill: float = 0.0
-) -> Shaped[np.ndarray, "*space"]:
+) -> Shaped[np.ndarray, "*file"]:
     """Bring one map on the prepared grid back to the scan's own shape and axis order.
 
     Integer maps (labels) are interpolated class by class; what was cropped away becomes ``fill``.

@@ -7,13 +7,10 @@ names come from ``labels`` in dataset.json, or are the numbers themselves.
 import re
 from pathlib import Path
 
-import numpy as np
-
-from penumbra.data import tables
-from penumbra.data.geometry import load_volume
+from penumbra.data import labels
 from penumbra.data.thickness import slice_band
 from penumbra.errors import DataError
-from penumbra.types import Case, Cohort, Modality, Task
+from penumbra.types import Case, Cohort, Modality
 
 PAIRS = (("imagesTr", "labelsTr"), ("img", "label"), ("Training/img", "Training/label"))
 _NUMBER = re.compile(r"(\d+)$")
@@ -33,42 +30,31 @@ def read(root: Path, modality: Modality) -> Cohort:
     folders = _folders(root)
     if folders is None:
         raise DataError(f"{root}: expected imagesTr/ beside labelsTr/ (or img/ beside label/)")
-    images, labels = (_by_number(folder) for folder in folders)
-    orphans = sorted(set(labels) - set(images))
+    images, segmentations = (_by_number(folder) for folder in folders)
+    orphans = sorted(set(segmentations) - set(images))
     if orphans:
-        raise DataError(f"{labels[orphans[0]]}: no image with the same number in {folders[0]}")
+        raise DataError(
+            f"{segmentations[orphans[0]]}: no image with the same number in {folders[0]}"
+        )
     cases = tuple(
         Case(
             id=_stem(path),
             patient=_stem(path),
             images={modality: path},
-            segmentation=labels.get(key),
+            segmentation=segmentations.get(key),
             protocol=slice_band(path, modality),
         )
         for key, path in sorted(images.items())
     )
     if not cases:
         raise DataError(f"{folders[0]}: no .nii.gz files")
-    names = _names(root, list(labels.values()))
-    order = sorted(names)
-    return Cohort(
-        root.name,
-        Task(
-            modality,
-            (modality,),
-            tuple(names[v] for v in order),
-            {value: index for index, value in enumerate(order)},
-            {names[v]: (index,) for index, v in enumerate(order) if index > 0},
-        ),
-        cases,
-    )
+    names = labels.names_of(root, segmentations.values())
+    return Cohort(root.name, labels.organ_task(modality, (modality,), names), cases)
 
 
 def _folders(root: Path) -> tuple[Path, Path] | None:
-    for images, labels in PAIRS:
-        if (root / images).is_dir() and (root / labels).is_dir():
-            return root / images, root / labels
-    return None
+    pairs = ((root / images, root / label_folder) for images, label_folder in PAIRS)
+    return next((p for p in pairs if p[0].is_dir() and p[1].is_dir()), None)
 
 
 def _by_number(folder: Path) -> dict[str, Path]:
@@ -81,34 +67,6 @@ def _by_number(folder: Path) -> dict[str, Path]:
             raise DataError(f"{path}: has the same number as {found[key].name}; keep one")
         found[key] = path
     return found
-
-
-def _names(root: Path, labels: list[Path]) -> dict[int, str]:
-    description = root / "dataset.json"
-    tree = tables.read_json(description) if description.is_file() else {}
-    given = tree.get("labels") if isinstance(tree, dict) else None
-    if given:
-        return label_names(given, description)
-    values = {0}
-    for path in labels:
-        values.update(int(v) for v in np.unique(load_volume(path, label=True).array))
-    return {v: "background" if v == 0 else f"label {v}" for v in sorted(values)}
-
-
-def label_names(given: object, source: Path) -> dict[int, str]:
-    """Label value -> name, with 0 the background, from MSD's ``{"1": "liver"}``.
-
-    Raises:
-        DataError: not such a mapping.
-    """
-    try:
-        names = {int(value): str(name) for value, name in dict(given).items()}  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f'{source}: labels must map values to names, {{"0": "background", "1": "liver"}}'
-        ) from error
-    names.setdefault(0, "background")
-    return names
 
 
 def _stem(path: Path) -> str:

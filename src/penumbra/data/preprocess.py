@@ -171,10 +171,12 @@ def _to_units(
             image /= full_scale or max(float(image.max()), 1.0)
         case "mri":
             for k in present:
-                inside = image[k][body]
+                # Exact zeros inside the envelope of a skull-stripped brain are not tissue.
+                inside = image[k][body & (image[k] > image[k].min())]
+                inside = inside if inside.size else image[k].ravel()
                 low, high = np.percentile(inside[:: max(1, inside.size // 2**20)], PERCENTILES)
                 if high <= low:
-                    low, high = inside.min(), max(inside.max(), inside.min() + 1e-6)
+                    low, high = image[k].min(), image[k].max()
                 np.clip((image[k] - low) / (high - low), 0, 1, out=image[k])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from penumbra.data import tables
-from penumbra.data.cohort import part_of, refuse_doubles
+from penumbra.data.cohort import refuse_doubles
 from penumbra.errors import DataError
 from penumbra.types import Cohort, Part
 
@@ -108,7 +108,9 @@ def read(cohort: Cohort, path: Path) -> Cohort:
     if not isinstance(parts, dict):
         raise DataError(f"{path}: not a split file; remove it and split again")
     part_by_case = {
-        str(case): part_of(word, where=str(path)) for word, ids in parts.items() for case in ids
+        str(case): tables.part_of(word, where=str(path))
+        for word, ids in parts.items()
+        for case in ids
     }
     result = replace(
         cohort, cases=tuple(replace(c, part=part_by_case.get(c.id)) for c in cohort.cases)

@@ -24,7 +24,7 @@ from penumbra.data.preprocess import Prepared, prepare
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Task
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key: raise it when what ``prepare`` gives changes."""
 
 _ARRAYS = ("image", "segmentation", "body", "masks", "foreground")

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from penumbra.errors import DataError
+from penumbra.types import Part
 
+PART_NAMES: dict[str, Part] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 MAX_BYTES = 2**30
 
 
@@ -78,3 +88,16 @@ def number(text: str, *, where: str) -> float:
         return float(text)
     except ValueError:
         raise DataError(f"{where}: '{text}' is not a number") from None
+
+
+def part_of(text: str, *, where: str) -> Part | None:
+    """A part from its usual names; blank is none.
+
+    Raises:
+        DataError: another word.
+    """
+    if not text:
+        return None
+    if text.lower() not in PART_NAMES:
+        raise DataError(f"{where}: split '{text}' is not one of train, val, test")
+    return PART_NAMES[text.lower()]

@@ -71,7 +71,7 @@ def in_ras(
 
 def from_ras(
     array: Shaped[np.ndarray, "*space"], file_affine: Float[np.ndarray, "4 4"]
-) -> Shaped[np.ndarray, "*space"]:
+) -> Shaped[np.ndarray, "*file"]:
     """Undo ``in_ras``: the array in the axis order of the file."""
     if array.ndim == 2:
         return array
