@@ -84,7 +84,7 @@ SCANNERS = (
         (8000.0, 95.0, 2350.0),
         t1_sequence="gradient_echo",
         flip_degrees=18.0,
-        noise=0.004,
+        noise=0.0025,
         bias=0.2,
         gain=9000.0,
     ),

@@ -150,7 +150,7 @@ def _diseased(
         gas = (lung[side] < 0) & (kept > 0)
         line = (lung[side] < 0) & (np.abs(kept) < 2.5)
         density = np.where(line, 0.8, np.where(gas, 0.0, density))
-        regions["pneumothorax"] = _shadow(gas.astype(np.float32), spacing)
+        regions["pneumothorax"] = gas.any(axis=-1) & ~(kept < 0).any(axis=-1)
 
     side = sides["Pleural Effusion"]
     amount = severities["Pleural Effusion"]
