@@ -79,9 +79,7 @@ def _labels(
 
 def _brain(
     points: Float[np.ndarray, "d *space"], rng: np.random.Generator, spacing: tuple[float, ...]
-) -> tuple[
-    UInt8[np.ndarray, "*space"], Bool[np.ndarray, "*space"], Float[np.ndarray, "2 *space"]
-]:
+) -> tuple[UInt8[np.ndarray, "*space"], Bool[np.ndarray, "*space"], Float[np.ndarray, "2 *space"]]:
     """Tissue map, brain mask, and signed distances to where a tumour may grow:
     to the inside of the brain, and to the outside of the ventricles.
     """
