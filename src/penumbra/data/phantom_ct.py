@@ -36,6 +36,20 @@ ORGANS: Mapping[str, int] = {
 
 LABELS = (0, *ORGANS.values())
 
+# Centre and radii in mm (x right, y front, z head; two of each: a vessel along z), tilt in degrees.
+SOLIDS: Mapping[str, tuple[tuple[tuple[float, ...], tuple[float, ...], float], ...]] = {
+    "spleen": (((-100.0, -26.0, 32.0), (25.0, 44.0, 44.0), -28.0),),
+    "right kidney": (((62.0, -46.0, -26.0), (26.0, 27.0, 52.0), 0.0),),
+    "left kidney": (((-62.0, -46.0, -14.0), (26.0, 27.0, 52.0), 0.0),),
+    "liver": (
+        ((72.0, 8.0, 28.0), (72.0, 76.0, 68.0), 0.0),
+        ((10.0, 48.0, 46.0), (62.0, 32.0, 34.0), 0.0),
+    ),
+    "stomach": (((-52.0, 42.0, 36.0), (42.0, 36.0, 44.0), 0.0),),
+    "aorta": (((-9.0, -34.0), (11.5, 11.5), 0.0),),
+    "inferior vena cava": (((20.0, -31.0), (14.0, 11.0), 0.0),),
+}
+
 # Unenhanced HU at 120 kVp: textbook values (e.g. Lamba et al. 2014 for organs), rounded.
 NATIVE_HU: Mapping[str, float] = {
     "air": -1000.0,
@@ -253,28 +267,12 @@ def _abdomen(
 
 
 def _organ(name: str, p: Float[np.ndarray, "d *space"], size: float) -> Float[np.ndarray, "*space"]:
-    """Signed distance in mm of one organ; ``size`` scales it about its own centre."""
-
-    def solid(centre: tuple[float, ...], radii: tuple[float, ...]) -> Float[np.ndarray, "*space"]:
-        return ellipsoid(p[: len(centre)], centre, [r * size for r in radii])
-
-    match name:
-        case "liver":
-            right, left = solid((72, 8, 28), (72, 76, 68)), solid((10, 48, 46), (62, 32, 34))
-            return np.minimum(right, left)
-        case "spleen":
-            radii = [r * size for r in (25, 44, 44)]
-            return tilted(p, (-100, -26, 32), radii, axes=(0, 1), degrees=-28.0)
-        case "stomach":
-            return solid((-52, 42, 36), (42, 36, 44))
-        case "right kidney":
-            return solid((62, -46, -26), (26, 27, 52))
-        case "left kidney":
-            return solid((-62, -46, -14), (26, 27, 52))
-        case "aorta":
-            return solid((-9, -34), (11.5, 11.5))
-        case _:
-            return solid((20, -31), (14, 11))
+    """Signed distance in mm of one organ; ``size`` scales each solid about its own centre."""
+    solids = [
+        tilted(p[: len(c)], c, [size * r for r in radii], axes=(0, 1), degrees=degrees)
+        for c, radii, degrees in SOLIDS[name]
+    ]
+    return np.minimum.reduce(solids)
 
 
 def _bowel(

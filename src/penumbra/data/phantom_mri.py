@@ -43,8 +43,8 @@ def mri_phantom(
     """
     anatomy, lesion, reading, scan = spawn(seed, 4)
     points, spacing = grid_mm(shape, EXTENT_MM)
-    tissue, brain, depth = _brain(points, anatomy, spacing)
-    whole, core, necrosis = _tumour(points, lesion, spacing, depth)
+    tissue, brain, bounds = _brain(points, anatomy, spacing)
+    whole, core, necrosis = _tumour(points, lesion, spacing, bounds)
     for name, distance in (("oedema", whole), ("enhancing", core), ("necrosis", necrosis)):
         tissue[distance < 0] = INDEX[name]
 
@@ -79,8 +79,10 @@ def _labels(
 
 def _brain(
     points: Float[np.ndarray, "d *space"], rng: np.random.Generator, spacing: tuple[float, ...]
-) -> tuple[UInt8[np.ndarray, "*space"], Bool[np.ndarray, "*space"], Float[np.ndarray, "*space"]]:
-    """Tissue map, brain mask, and the signed distance to where a tumour may grow."""
+) -> tuple[UInt8[np.ndarray, "*space"], Bool[np.ndarray, "*space"], Float[np.ndarray, "2 *space"]]:
+    """Tissue map, brain mask, and signed distances to where a tumour may grow:
+    to the inside of the brain, and to the outside of the ventricles.
+    """
     shape = points.shape[1:]
     scale = (1 + 0.05 * rng.standard_normal(3)).clip(0.9, 1.08).reshape(3, 1, 1, 1)
     p = warped(
@@ -93,10 +95,12 @@ def _brain(
     x, y, z = p
     side = np.stack([np.abs(x), y, z])
     surface = ellipsoid(p, (0, 0, 0), (69, 85, 64))
-    # Gyri: the cortex follows a folded sheet, a band-passed field; its outer folds hold sulcal CSF.
-    folds = smooth_field(rng, shape, spacing, 4.5)
+    # Gyri: sulci are the zero set of a smooth field, |field| x its length being about the distance
+    # to it; cortex lines them, and CSF fills them near the surface.
+    length = 5.0
+    sulcus = length * np.abs(smooth_field(rng, shape, spacing, length))
+    depth = np.minimum(-surface, np.abs(x) + 3.0 + 100 * (z < -10))
     fissure = np.where(z > -5, np.abs(x) - 1.8, 9.0) + 0.04 * (90 - np.abs(y)).clip(0)
-    edge = np.minimum(-surface, (np.abs(x) + 1.5) * np.where(z > 0, 1.0, 9.0))
     v = rng.uniform(0.85, 1.35)
     body = tilted(side, (11, 0, 14), (6 * v, 32 * v, 9 * v), axes=(0, 1), degrees=-8.0)
     horn = tilted(side, (22, -30, 4), (5.5 * v, 19, 9), axes=(0, 1), degrees=24.0)
@@ -109,21 +113,23 @@ def _brain(
     tissue = np.full(shape, INDEX["air"], np.uint8)
     brain = surface < 0
     tissue[brain] = INDEX["white"]
-    tissue[brain & (edge < 7.0 + 4.5 * folds)] = INDEX["grey"]
+    tissue[brain & ((depth < 4.0) | (sulcus < 4.6 * (1 - depth / 24)))] = INDEX["grey"]
     tissue[brain & (np.minimum(np.minimum(thalamus, caudate), putamen) < 0)] = INDEX["deep grey"]
-    tissue[brain & (edge < 2.0 + 4.5 * (folds - 0.7))] = INDEX["csf"]
+    tissue[brain & (-surface < 15) & (sulcus < 1.6 * (1 + surface / 15))] = INDEX["csf"]
     tissue[brain & ((ventricles < 0) | (fissure < 0))] = INDEX["csf"]
-    growable = np.maximum(surface + 3.0, 1.5 - ventricles)
-    return tissue, brain, growable
+    return tissue, brain, np.stack([surface + 3.0, 1.5 - ventricles])
 
 
 def _tumour(
     points: Float[np.ndarray, "d *space"],
     rng: np.random.Generator,
     spacing: tuple[float, ...],
-    growable: Float[np.ndarray, "*space"],
+    bounds: Float[np.ndarray, "2 *space"],
 ) -> tuple[Float[np.ndarray, "*space"], ...]:
-    """Nested signed distances of whole tumour, tumour core and necrosis."""
+    """Nested signed distances of whole tumour, tumour core and necrosis.
+
+    The core displaces ventricles; oedema stops at them.
+    """
     shape = points.shape[1:]
     direction = rng.standard_normal(3) * (1.0, 1.0, 0.55)
     direction /= np.linalg.norm(direction)
@@ -138,8 +144,8 @@ def _tumour(
     spread = rng.uniform(5.0, 15.0)
     whole = np.minimum(core - spread + 5.0 * fingers, core - 2.0)
     rim = rng.uniform(5.0, 8.0)
-    core = np.maximum(core, growable)
-    whole = np.minimum(np.maximum(whole, growable), core)
+    core = np.maximum(core, bounds[0])
+    whole = np.minimum(np.maximum(whole, bounds.max(axis=0)), core)
     return whole, core, np.maximum(core + rim + 1.5 * pockets, core)
 
 

@@ -103,7 +103,7 @@ def tilted(
 
     Example:
         >>> points = np.array([[0.0, 0.0], [5.0, 2.0]], dtype=np.float32)
-        >>> tilted(points, (0, 0), (5, 2), axes=(0, 1), degrees=90)[0].round(3).tolist()
+        >>> tilted(points, (0, 0), (5, 2), axes=(0, 1), degrees=90.0)[0].round(3).tolist()
         0.0
     """
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))

@@ -1,11 +1,12 @@
 """Magnetic resonance for the phantom: relaxation times, scanners, signal equations, noise."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Inexact
+from jaxtyping import Float
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +21,19 @@ class Tissue:
 
     def t1(self, field_t: float) -> float:
         """T1 in ms at another field: the power law of Bottomley 1984 through the two fields."""
-        exponent = np.log(self.t1_30 / self.t1_15) / np.log(2.0)
+        exponent = math.log(self.t1_30 / self.t1_15, 2)
         return float(self.t1_15 * (field_t / 1.5) ** exponent)
 
 
-# Grey and white matter: Stanisz et al. 2005 (grey T1 at 3 T: the mean of it and Wansapura et al.
-# 1999). CSF: Rooney et al. 2007. Proton densities: Tofts 2003. Tumour tissues: rounded from
-# quantitative mapping of glioblastoma (Badve et al. 2017; Lescher et al. 2015), which scatter much.
+# T1 of white and grey matter and caudate: Wright et al. 2008 (MAGMA 21:121). CSF and all other
+# values are rounded from reports that scatter: T2 after Stanisz et al. 2005, proton density after
+# Tofts 2003, tumour tissues after quantitative mapping of gliomas (e.g. Badve et al. 2017).
 TISSUES: Mapping[str, Tissue] = {
     "air": Tissue(1000.0, 1000.0, 100.0, 0.0),
-    "white": Tissue(884.0, 1084.0, 72.0, 0.70, 0.01),
-    "grey": Tissue(1124.0, 1580.0, 97.0, 0.82, 0.02),
+    "white": Tissue(646.0, 838.0, 70.0, 0.70, 0.01),
+    "grey": Tissue(1197.0, 1607.0, 97.0, 0.82, 0.02),
     "csf": Tissue(4200.0, 4300.0, 2000.0, 1.00),
-    "deep grey": Tissue(1050.0, 1400.0, 84.0, 0.80, 0.02),
+    "deep grey": Tissue(1109.0, 1395.0, 84.0, 0.80, 0.02),
     "oedema": Tissue(1350.0, 1600.0, 165.0, 0.86, 0.01),
     "necrosis": Tissue(2200.0, 2700.0, 320.0, 0.95, 0.02),
     "enhancing": Tissue(1300.0, 1600.0, 125.0, 0.86, 0.35),
@@ -84,7 +85,7 @@ SCANNERS = (
         (8000.0, 95.0, 2350.0),
         t1_sequence="gradient_echo",
         flip_degrees=18.0,
-        noise=0.004,
+        noise=0.0025,
         bias=0.2,
         gain=9000.0,
     ),
@@ -104,48 +105,46 @@ SHIFTED = MriScanner(
 
 
 def spin_echo(
-    pd: Inexact[np.ndarray, "..."],
-    t1: Inexact[np.ndarray, "..."],
-    t2: Inexact[np.ndarray, "..."],
+    pd: float,
+    t1: float,
+    t2: float,
     *,
     tr: float,
     te: float,
-) -> Inexact[np.ndarray, "..."]:
+) -> float:
     """S = PD (1 - exp(-TR/T1)) exp(-TE/T2), times in ms (Hahn 1950; TE << TR)."""
-    return pd * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
+    return pd * (1 - math.exp(-tr / t1)) * math.exp(-te / t2)
 
 
 def inversion_recovery(
-    pd: Inexact[np.ndarray, "..."],
-    t1: Inexact[np.ndarray, "..."],
-    t2: Inexact[np.ndarray, "..."],
+    pd: float,
+    t1: float,
+    t2: float,
     *,
     tr: float,
     te: float,
     ti: float,
-) -> Inexact[np.ndarray, "..."]:
+) -> float:
     """S = PD |1 - 2 exp(-TI/T1) + exp(-TR/T1)| exp(-TE/T2): magnitude FLAIR (Hajnal 1992).
 
     Zero at TI = T1 ln(2 / (1 + exp(-TR/T1))), which is how FLAIR darkens CSF.
     """
-    return pd * np.abs(1 - 2 * np.exp(-ti / t1) + np.exp(-tr / t1)) * np.exp(-te / t2)
+    return pd * abs(1 - 2 * math.exp(-ti / t1) + math.exp(-tr / t1)) * math.exp(-te / t2)
 
 
 def gradient_echo(
-    pd: Inexact[np.ndarray, "..."],
-    t1: Inexact[np.ndarray, "..."],
+    pd: float,
+    t1: float,
     *,
     tr: float,
     flip_degrees: float,
-) -> Inexact[np.ndarray, "..."]:
+) -> float:
     """S = PD sin(a) (1 - E) / (1 - E cos(a)), E = exp(-TR/T1): spoiled echo, T2* ignored."""
-    e, a = np.exp(-tr / t1), np.radians(flip_degrees)
-    return pd * np.sin(a) * (1 - e) / (1 - e * np.cos(a))
+    e, a = math.exp(-tr / t1), math.radians(flip_degrees)
+    return pd * math.sin(a) * (1 - e) / (1 - e * math.cos(a))
 
 
-def with_gadolinium(
-    t1_ms: Inexact[np.ndarray, "..."], t2_ms: Inexact[np.ndarray, "..."], concentration_mm: float
-) -> tuple[Inexact[np.ndarray, "..."], Inexact[np.ndarray, "..."]]:
+def with_gadolinium(t1_ms: float, t2_ms: float, concentration_mm: float) -> tuple[float, float]:
     """Shortened relaxation times, 1/T' = 1/T + r C (r in 1/(mM s))."""
     r1, r2 = (r / 1000 for r in RELAXIVITY)
     return 1 / (1 / t1_ms + r1 * concentration_mm), 1 / (1 / t2_ms + r2 * concentration_mm)
@@ -153,23 +152,23 @@ def with_gadolinium(
 
 def tissue_signals(scanner: MriScanner, tissue: Tissue) -> dict[str, float]:
     """Signal of a tissue in the four sequences on a scanner, before gain, coil and noise."""
-    pd, t1, t2 = (np.asarray(v, float) for v in (tissue.pd, tissue.t1(scanner.field_t), tissue.t2))
+    pd, t1, t2 = tissue.pd, tissue.t1(scanner.field_t), tissue.t2
     enhanced = with_gadolinium(t1, t2, tissue.gadolinium_mm)
 
-    def t1_weighted(t1: np.ndarray, t2: np.ndarray) -> float:
+    def t1_weighted(t1: float, t2: float) -> float:
         tr, te = scanner.t1
         match scanner.t1_sequence:
             case "spin_echo":
-                return float(spin_echo(pd, t1, t2, tr=tr, te=te))
+                return spin_echo(pd, t1, t2, tr=tr, te=te)
             case "gradient_echo":
-                return float(gradient_echo(pd, t1, tr=tr, flip_degrees=scanner.flip_degrees))
+                return gradient_echo(pd, t1, tr=tr, flip_degrees=scanner.flip_degrees)
 
     tr, te, ti = scanner.flair
     return {
-        "flair": float(inversion_recovery(pd, t1, t2, tr=tr, te=te, ti=ti)),
+        "flair": inversion_recovery(pd, t1, t2, tr=tr, te=te, ti=ti),
         "t1": t1_weighted(t1, t2),
         "t1ce": t1_weighted(*enhanced),
-        "t2": float(spin_echo(pd, t1, t2, tr=scanner.t2[0], te=scanner.t2[1])),
+        "t2": spin_echo(pd, t1, t2, tr=scanner.t2[0], te=scanner.t2[1]),
     }
 
 

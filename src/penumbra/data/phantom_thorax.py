@@ -123,7 +123,7 @@ def _diseased(
 
     Sides and places are drawn whether or not a finding is present, so severities alone decide.
     """
-    regions = {}
+    regions: dict[str, Bool[np.ndarray, "r c"]] = {}
     sides = dict(zip(FINDINGS, rng.choice(["right", "left"], len(FINDINGS)), strict=True))
     rough = smooth_field(rng, density.shape, spacing, 9.0)
 
@@ -146,11 +146,11 @@ def _diseased(
         sign = -1.0 if side == "right" else 1.0
         extent = collapse**1.5
         centre = (sign * (66 - 26 * extent), -8 * extent, -10 - 24 * extent)
-        kept = ellipsoid(p, centre, np.array([62, 88, 132]) * (1 - 0.35 * extent))
+        kept = ellipsoid(p, centre, [r * (1 - 0.35 * extent) for r in (62, 88, 132)])
         gas = (lung[side] < 0) & (kept > 0)
         line = (lung[side] < 0) & (np.abs(kept) < 2.5)
         density = np.where(line, 0.8, np.where(gas, 0.0, density))
-        regions["pneumothorax"] = _shadow(gas.astype(np.float32), spacing)
+        regions["pneumothorax"] = np.any(gas, axis=-1) & np.all(kept >= 0, axis=-1)
 
     side = sides["Pleural Effusion"]
     amount = severities["Pleural Effusion"]
