@@ -5,7 +5,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from penumbra.config import Pretrain
-from penumbra.pretrain.collapse import CollapseWatch, alignment, uniformity, variance_guard
+from penumbra.pretrain.collapse import (
+    CollapseWatch,
+    alignment,
+    monitors,
+    uniformity,
+    variance_guard,
+)
 from penumbra.pretrain.contrastive import contrast, image_ids, nt_xent
 from penumbra.pretrain.gather import gather_rows, world
 from penumbra.pretrain.heads import seeded_mlp
@@ -71,7 +77,7 @@ class SelfSupervised(nn.Module):
             self.key_encoder = frozen_copy(encoder)
             self.key_projector = frozen_copy(self.projector)
         self._new_keys: tuple[Tensor, Tensor] | None = None
-        self._embeddings: Tensor | None = None
+        self._alive: tuple[dict[str, Tensor], int] | None = None
 
     def represent(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b features"]:
         """Coarsest features averaged over space: what probes read and all heads start from."""
@@ -121,13 +127,14 @@ class SelfSupervised(nn.Module):
                 reversal=reversal_ramp(int(self.step) / max(1, self.settings.steps)),
             ),
         }
-        self._embeddings = z.detach()
+        alive = monitors(z)
+        self._alive = (alive, min(len(z) - 1, EMBEDDING))
         return {
             "total": self._total(parts),
             **parts,
             "alignment": alignment(z[:batch], z[batch:]),
             "uniformity": uniformity(z),
-            **self.watch.measure(self._embeddings),
+            **alive,
         }
 
     def after_step(self) -> None:
@@ -142,9 +149,10 @@ class SelfSupervised(nn.Module):
             follow(self.key_projector, self.projector, momentum=self.settings.momentum)
             self.queue.push(*self._new_keys)
             self._new_keys = None
-        if self._embeddings is not None:
-            self.watch.update(self._embeddings)
-            self._embeddings = None
+        if self._alive is not None:
+            seen, ceiling = self._alive
+            self.watch.update(seen, ceiling=ceiling)
+            self._alive = None
 
     def _total(self, parts: dict[str, Tensor]) -> Tensor:
         total = parts["contrast"] + self.settings.variance_guard * parts["guard"]
