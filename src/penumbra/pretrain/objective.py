@@ -15,7 +15,7 @@ from penumbra.pretrain.collapse import (
 from penumbra.pretrain.contrastive import contrast, image_ids, nt_xent
 from penumbra.pretrain.gather import gather_rows, world
 from penumbra.pretrain.heads import seeded_mlp
-from penumbra.pretrain.protocol import ProtocolTask, accuracy, reversal_ramp
+from penumbra.pretrain.protocol import LEAK_WEIGHT, ProtocolTask, accuracy, reversal_ramp
 from penumbra.pretrain.queue import KeyQueue, follow, frozen_copy
 from penumbra.pretrain.region import balanced_edges, bin_labels, region_loss, uniform_edges
 
@@ -157,9 +157,10 @@ class SelfSupervised(nn.Module):
     def _total(self, parts: dict[str, Tensor]) -> Tensor:
         total = parts["contrast"] + self.settings.variance_guard * parts["guard"]
         total = total + self.settings.region * parts["region"]
-        for name in ("protocol", "protocol_adversary"):
+        weights = {"protocol": 1.0, "protocol_adversary": 1.0, "protocol_leak": LEAK_WEIGHT}
+        for name, weight in weights.items():
             if name in parts:
-                total = total + self.settings.protocol * parts[name]
+                total = total + self.settings.protocol * weight * parts[name]
         return total
 
     def _groups(self, places: Tensor, patient: Tensor) -> Tensor | None:
