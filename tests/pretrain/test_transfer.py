@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from penumbra.errors import DataError
+from penumbra.nets.encoder import Encoder
 from penumbra.pretrain.transfer import adapt
 
 
@@ -81,6 +82,17 @@ def test_dimension_and_channels_change_together() -> None:
     report = adapt(Toy(1, 2).state_dict(), Toy(4, 3))
     assert report.share == 1
     assert report.adapted["first.weight"].count(";") == 1
+
+
+@pytest.mark.parametrize(("channels", "dim"), [(1, 2), (4, 2), (1, 3), (4, 3)])
+def test_the_encoder_of_the_package_gets_all_its_weights(channels: int, dim: int) -> None:
+    source = Encoder(1, dim=2, widths=(4, 8))
+    target = Encoder(channels, dim=dim, widths=(4, 8))
+    report = adapt(source.state_dict(), target)
+    assert report.share == 1
+    statistics = {"input_mean", "input_std"} if channels != 1 else set()
+    assert set(report.fresh) == statistics
+    assert target(torch.rand(1, channels, *(8,) * dim))[-1].isfinite().all()
 
 
 def test_other_widths_stay_fresh_and_are_named() -> None:

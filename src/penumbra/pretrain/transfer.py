@@ -66,7 +66,7 @@ def adapt(state: Mapping[str, Tensor], encoder: nn.Module) -> LoadReport:
     same_outputs = all(
         source[name].shape[0] == value.shape[0]
         for name, value in target.items()
-        if name in source and value.ndim and source[name].ndim
+        if name in source and value.ndim >= 4 and source[name].ndim >= 4
     )
     loaded: list[str] = []
     adapted: dict[str, str] = {}
