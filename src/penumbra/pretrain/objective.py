@@ -34,7 +34,7 @@ class SelfSupervised(nn.Module):
         encoder: returns a tuple of features, the coarsest last; it normalises its own input.
         features: channels of the coarsest features.
         protocols: number of known acquisition classes; below 2 the protocol task is off.
-        dim: axes of a position.
+        dim: axes of a position; three for slices of a volume too.
         seed: of the first weights of all heads.
         regions: number of region classes when ``forward`` receives its own region targets (organs,
             lung zones); none: ``region_bins ** dim`` position bins.
@@ -111,8 +111,16 @@ class SelfSupervised(nn.Module):
             patient: -1 unknown.
             region: targets that replace position bins: classes [b] (-1 unknown) or shares
                 [b, regions] (NaN unknown), the same for both views.
+
+        Raises:
+            ValueError: positions have another number of axes than the region bins.
         """
         batch = len(view_a)
+        if position.shape[-1] != len(self.region_edges):
+            raise ValueError(
+                f"positions have {position.shape[-1]} axes, but the objective was built for "
+                f"dim={len(self.region_edges)}; slices of a volume have a position of three axes"
+            )
         pooled = self.represent(torch.cat([view_a, view_b]))
         anatomy = self.protocol.anatomy(pooled)
         z = self.projector(anatomy)
