@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from penumbra.config import Pretrain
+from penumbra.errors import TrainingError
 from penumbra.pretrain.objective import SelfSupervised
+from penumbra.pretrain.protocol import LEAK_WEIGHT
 
 
 class ToyEncoder(nn.Module):
@@ -62,6 +64,59 @@ def test_every_mode_trains_every_weight_that_it_uses(dim: int, queue: int, mode:
         if not name.startswith("key_"):
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
+
+
+def test_positions_with_other_axes_are_refused() -> None:
+    (view_a, view_b), labels = batch()
+    labels["position"] = torch.rand(8, 3)
+    with pytest.raises(ValueError, match=r"positions have 3 axes, but .* dim=2"):
+        build()(view_a, view_b, **labels)
+
+
+def test_each_view_may_have_its_own_position_and_protocol() -> None:
+    views, labels = batch()
+    model = build(protocol_mode="predict").eval()
+    same = model(*views, **labels)
+    twice = {k: torch.stack([v, v], 1) for k, v in labels.items() if k != "patient"}
+    torch.testing.assert_close(
+        model(*views, **twice, patient=labels["patient"]), same, equal_nan=True
+    )
+    twice["protocol"][:, 1] = -1
+    twice["position"][:, 1] = torch.nan
+    alone = model(*views, **twice, patient=labels["patient"])
+    assert float(alone["protocol"].detach()) != float(same["protocol"].detach())
+    assert torch.equal(alone["contrast"], same["contrast"])
+
+
+def test_own_region_targets_replace_the_position_bins() -> None:
+    (view_a, view_b), labels = batch()
+    model = SelfSupervised(
+        ToyEncoder(), features=16, settings=Pretrain(), protocols=3, dim=2, seed=3, regions=5
+    )
+    organs = torch.tensor([0, 4, -1, 2, 2, 1, 3, -1])
+    hard = model(view_a, view_b, **labels, region=organs)["region"]
+    soft = nn.functional.one_hot(organs.clamp_min(0), 5).float()
+    soft[organs < 0] = torch.nan
+    torch.testing.assert_close(model(view_a, view_b, **labels, region=soft)["region"], hard)
+
+
+def test_the_total_is_the_weighted_sum_of_its_parts() -> None:
+    views, labels = batch()
+    parts = build(variance_guard=0.2, region=0.3, protocol=0.4)(*views, **labels)
+    expected = parts["contrast"] + 0.2 * parts["guard"] + 0.3 * parts["region"]
+    expected = expected + 0.4 * (
+        parts["protocol"] + parts["protocol_adversary"] + LEAK_WEIGHT * parts["protocol_leak"]
+    )
+    torch.testing.assert_close(parts["total"], expected)
+
+
+def test_an_encoder_that_is_blind_is_refused_after_a_while() -> None:
+    model = build(variance_guard=0.0)
+    for parameter in model.encoder.parameters():
+        nn.init.zeros_(parameter).requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with pytest.raises(TrainingError, match="the representation collapsed"):
+        steps(model, optimizer, 0, 101)
 
 
 def steps(model: SelfSupervised, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:

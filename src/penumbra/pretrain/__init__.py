@@ -2,5 +2,6 @@
 
 from penumbra.pretrain.objective import SelfSupervised
 from penumbra.pretrain.probe import ProbeScore, knn_probe, linear_probe
+from penumbra.pretrain.transfer import LoadReport, adapt
 
-__all__ = ["ProbeScore", "SelfSupervised", "knn_probe", "linear_probe"]
+__all__ = ["LoadReport", "ProbeScore", "SelfSupervised", "adapt", "knn_probe", "linear_probe"]

@@ -1,9 +1,10 @@
 """Row-wise log-sum-exp of a similarity matrix that is never stored.
 
-Both functions visit the matrix tile by tile and compute every tile again in the backward pass, so
-memory grows linearly with the number of rows. They are the whole cost of NT-Xent.
+Both functions visit the matrix tile by tile and compute tiles again in the backward pass, so memory
+grows linearly with the number of rows. They are the whole cost of NT-Xent.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ SAFE_LOGIT = 60.0
 
 _CPU_TILE = 512  # 1 MiB of float32: a tile stays in the second-level cache between its passes
 _GPU_TILE = 4096  # fewer launches; 64 MiB
+_KEPT = 2**24  # elements, 64 MiB: the first tiles are kept for the backward pass, a fixed amount
 
 
 def symmetric_logsumexp(rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -47,16 +49,19 @@ def _tiles(rows: int, device: torch.device) -> list[slice]:
 class _Symmetric(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
+        sums = torch.zeros_like(rows[:, 0])
+        kept, room = {}, _KEPT if rows.requires_grad else 0
         with torch.autocast(rows.device.type, enabled=False):
-            sums = torch.zeros_like(rows[:, 0])
-            blocks = _tiles(len(rows), rows.device)
-            for number, i in enumerate(blocks):
-                for j in blocks[number:]:
-                    tile = _exponentials(rows, i, j)
-                    sums[i] += tile.sum(1)
-                    if i != j:
-                        sums[j] += tile.sum(0)
+            for i, j in _upper(len(rows), rows.device):
+                tile = _exponentials(rows, i, j)
+                sums[i] += tile.sum(1)
+                if i != j:
+                    sums[j] += tile.sum(0)
+                if tile.numel() <= room:
+                    room -= tile.numel()
+                    kept[i.start, j.start] = tile
         ctx.save_for_backward(rows, sums)
+        ctx.kept = kept
         return sums.log()
 
     @staticmethod
@@ -66,15 +71,22 @@ class _Symmetric(torch.autograd.Function):
         weight = torch.where(sums > 0, grads[0] / sums, 0)
         out = torch.zeros_like(rows)
         with torch.autocast(rows.device.type, enabled=False):
-            blocks = _tiles(len(rows), rows.device)
-            for number, i in enumerate(blocks):
-                for j in blocks[number:]:
+            for i, j in _upper(len(rows), rows.device):
+                tile = ctx.kept.pop((i.start, j.start), None)
+                if tile is None:
                     tile = _exponentials(rows, i, j)
-                    tile *= weight[i, None] + weight[None, j]
-                    out[i].addmm_(tile, rows[j])
-                    if i != j:
-                        out[j].addmm_(tile.T, rows[i])
+                tile *= weight[i, None] + weight[None, j]
+                out[i].addmm_(tile, rows[j])
+                if i != j:
+                    out[j].addmm_(tile.T, rows[i])
         return out
+
+
+def _upper(rows: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    blocks = _tiles(rows, device)
+    for number, i in enumerate(blocks):
+        for j in blocks[number:]:
+            yield i, j
 
 
 def _exponentials(rows: Tensor, i: slice, j: slice) -> Tensor:

@@ -1,5 +1,8 @@
 """Is the representation alive? Guards and monitors of embeddings (METHOD 1.1)."""
 
+import math
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,8 +31,11 @@ def variance_guard(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 def effective_rank(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     r"""$\exp H(p)$, p the normalised singular values of the centred embeddings.
 
-    Roy & Vetterli 2007. Between 1 and min(n - 1, d); 0 when all embeddings are equal.
+    Roy & Vetterli 2007. Between 1 and min(n - 1, d); 0 when all embeddings are equal, NaN when one
+    is not finite.
     """
+    if not bool(z.isfinite().all()):
+        return torch.full((), torch.nan, device=z.device)
     centred = functional.normalize(z.detach().float(), dim=1)
     centred = centred - centred.mean(0)
     values = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0).sqrt()
@@ -47,6 +53,11 @@ def alignment(z_a: Float[Tensor, "b d"], z_b: Float[Tensor, "b d"]) -> Float[Ten
     """
     a, b = (functional.normalize(z.detach().float(), dim=1) for z in (z_a, z_b))
     return (a - b).square().sum(1).mean()
+
+
+def monitors(z: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+    """``effective_rank`` and mean ``spread`` of the embeddings, detached."""
+    return {"effective_rank": effective_rank(z), "spread": spread(z.detach()).mean()}
 
 
 def uniformity(z: Float[Tensor, "n d"], *, most: int = 1024) -> Float[Tensor, ""]:
@@ -72,22 +83,21 @@ class CollapseWatch(nn.Module):
         self.patience = patience
         self.register_buffer("bad_steps", torch.zeros((), dtype=torch.int64))
 
-    def measure(self, z: Float[Tensor, "n d"]) -> dict[str, Tensor]:
-        """The monitors ``effective_rank`` and ``spread``."""
-        return {"effective_rank": effective_rank(z), "spread": spread(z.detach()).mean()}
-
-    def update(self, z: Float[Tensor, "n d"]) -> None:
+    def update(self, monitors: Mapping[str, Tensor], *, ceiling: int) -> None:
         """Count one more step.
+
+        Args:
+            monitors: ``effective_rank`` and ``spread`` of the embeddings of this step.
+            ceiling: the highest rank that they could have, min(n - 1, d).
 
         Raises:
             TrainingError: the embeddings hold NaN or infinity, or patience is over.
         """
-        if not bool(z.isfinite().all()):
+        rank, std = float(monitors["effective_rank"]), float(monitors["spread"])
+        if not (math.isfinite(rank) and math.isfinite(std)):
             raise TrainingError(
                 "the embeddings are not finite: lower pretrain.lr, or look for NaN in the images"
             )
-        rank, std = (float(value) for value in self.measure(z).values())
-        ceiling = min(len(z) - 1, z.shape[1])
         bad = rank < 0.1 * ceiling or std < 0.05
         self.bad_steps.copy_(self.bad_steps + 1 if bad else torch.zeros_like(self.bad_steps))
         if int(self.bad_steps) >= self.patience:

@@ -49,10 +49,11 @@ def nt_xent(
     if len(z_a) == 0:
         raise ValueError("nt_xent needs at least one pair of embeddings, got an empty batch")
     rows = _scaled(torch.cat([z_a, z_b]), temperature)
-    partner = rows.roll(len(z_a), 0)
     if patient is None and 1 / temperature <= SAFE_LOGIT:
-        losses = symmetric_logsumexp(rows) - (rows * partner).sum(1)
+        positive = (rows[: len(z_a)] * rows[len(z_a) :]).sum(1)
+        losses = symmetric_logsumexp(rows) - positive.repeat(2)
     else:
+        partner = rows.roll(len(z_a), 0)
         ids = image_ids(len(z_a), patient, device=rows.device).repeat(2)
         losses = _against(rows, partner, rows, ids, ids)
     return _reduce(losses if symmetric else losses[: len(z_a)], reduction)

@@ -5,11 +5,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from penumbra.config import Pretrain
-from penumbra.pretrain.collapse import CollapseWatch, alignment, uniformity, variance_guard
+from penumbra.pretrain.collapse import (
+    CollapseWatch,
+    alignment,
+    monitors,
+    uniformity,
+    variance_guard,
+)
 from penumbra.pretrain.contrastive import contrast, image_ids, nt_xent
 from penumbra.pretrain.gather import gather_rows, world
 from penumbra.pretrain.heads import seeded_mlp
-from penumbra.pretrain.protocol import ProtocolTask, accuracy, reversal_ramp
+from penumbra.pretrain.protocol import LEAK_WEIGHT, ProtocolTask, accuracy, reversal_ramp
 from penumbra.pretrain.queue import KeyQueue, follow, frozen_copy
 from penumbra.pretrain.region import balanced_edges, bin_labels, region_loss, uniform_edges
 
@@ -28,7 +34,7 @@ class SelfSupervised(nn.Module):
         encoder: returns a tuple of features, the coarsest last; it normalises its own input.
         features: channels of the coarsest features.
         protocols: number of known acquisition classes; below 2 the protocol task is off.
-        dim: axes of a position.
+        dim: axes of a position; three for slices of a volume too.
         seed: of the first weights of all heads.
         regions: number of region classes when ``forward`` receives its own region targets (organs,
             lung zones); none: ``region_bins ** dim`` position bins.
@@ -71,7 +77,7 @@ class SelfSupervised(nn.Module):
             self.key_encoder = frozen_copy(encoder)
             self.key_projector = frozen_copy(self.projector)
         self._new_keys: tuple[Tensor, Tensor] | None = None
-        self._embeddings: Tensor | None = None
+        self._alive: tuple[dict[str, Tensor], int] | None = None
 
     def represent(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b features"]:
         """Coarsest features averaged over space: what probes read and all heads start from."""
@@ -105,8 +111,16 @@ class SelfSupervised(nn.Module):
             patient: -1 unknown.
             region: targets that replace position bins: classes [b] (-1 unknown) or shares
                 [b, regions] (NaN unknown), the same for both views.
+
+        Raises:
+            ValueError: positions have another number of axes than the region bins.
         """
         batch = len(view_a)
+        if position.shape[-1] != len(self.region_edges):
+            raise ValueError(
+                f"positions have {position.shape[-1]} axes, but the objective was built for "
+                f"dim={len(self.region_edges)}; slices of a volume have a position of three axes"
+            )
         pooled = self.represent(torch.cat([view_a, view_b]))
         anatomy = self.protocol.anatomy(pooled)
         z = self.projector(anatomy)
@@ -121,13 +135,14 @@ class SelfSupervised(nn.Module):
                 reversal=reversal_ramp(int(self.step) / max(1, self.settings.steps)),
             ),
         }
-        self._embeddings = z.detach()
+        alive = monitors(z)
+        self._alive = (alive, min(len(z) - 1, EMBEDDING))
         return {
             "total": self._total(parts),
             **parts,
             "alignment": alignment(z[:batch], z[batch:]),
             "uniformity": uniformity(z),
-            **self.watch.measure(self._embeddings),
+            **alive,
         }
 
     def after_step(self) -> None:
@@ -142,16 +157,18 @@ class SelfSupervised(nn.Module):
             follow(self.key_projector, self.projector, momentum=self.settings.momentum)
             self.queue.push(*self._new_keys)
             self._new_keys = None
-        if self._embeddings is not None:
-            self.watch.update(self._embeddings)
-            self._embeddings = None
+        if self._alive is not None:
+            seen, ceiling = self._alive
+            self.watch.update(seen, ceiling=ceiling)
+            self._alive = None
 
     def _total(self, parts: dict[str, Tensor]) -> Tensor:
         total = parts["contrast"] + self.settings.variance_guard * parts["guard"]
         total = total + self.settings.region * parts["region"]
-        for name in ("protocol", "protocol_adversary"):
+        weights = {"protocol": 1.0, "protocol_adversary": 1.0, "protocol_leak": LEAK_WEIGHT}
+        for name, weight in weights.items():
             if name in parts:
-                total = total + self.settings.protocol * parts[name]
+                total = total + self.settings.protocol * weight * parts[name]
         return total
 
     def _groups(self, places: Tensor, patient: Tensor) -> Tensor | None:

@@ -12,14 +12,17 @@ from penumbra.pretrain.heads import seeded_mlp
 
 Mode = Literal["predict", "partition", "invariant", "off"]
 
+LEAK_WEIGHT = 3.0
+"""Weight of ``linear_leak`` (at most 1) beside the two cross-entropies, which start at log K."""
+
 
 class ProtocolTask(nn.Module):
     """Heads on pooled features, and which part of the features each task may use.
 
     ``predict``: the literal form, from all features. ``partition``: the second half of the features
     predicts the protocol, and the first half, which contrast and region use, unlearns it through
-    a reversed gradient. ``invariant``: all features unlearn it. ``off``: no loss.
-    With fewer than two protocols there is nothing to tell apart and the mode is ``off``.
+    a reversed gradient and ``linear_leak``. ``invariant``: all features unlearn it. ``off``: no
+    loss. With fewer than two protocols there is nothing to tell apart and the mode is ``off``.
     """
 
     def __init__(
@@ -47,7 +50,8 @@ class ProtocolTask(nn.Module):
     def forward(
         self, pooled: Float[Tensor, "n features"], protocol: Int[Tensor, " n"], *, reversal: float
     ) -> dict[str, Tensor]:
-        """Loss parts: ``protocol`` to predict, ``protocol_adversary`` to unlearn, and accuracies.
+        """Loss parts: ``protocol`` to predict, ``protocol_adversary`` and ``protocol_leak`` to
+        unlearn, and accuracies.
 
         Args:
             protocol: class of each image; -1 (unknown) takes no part.
@@ -62,6 +66,7 @@ class ProtocolTask(nn.Module):
             logits = self.adversary(reverse_gradient(self.anatomy(pooled), reversal))
             parts["protocol_adversary"] = masked_cross_entropy(logits, protocol)
             parts["adversary_accuracy"] = accuracy(logits, protocol)
+            parts["protocol_leak"] = linear_leak(self.anatomy(pooled), protocol)
         return parts
 
 
@@ -73,6 +78,33 @@ def reverse_gradient(x: Float[Tensor, "..."], strength: float) -> Float[Tensor, 
 def reversal_ramp(progress: float) -> float:
     r"""$2 / (1 + e^{-10 p}) - 1$: the adversary learns first, then counts (Ganin et al. 2016)."""
     return 2 / (1 + math.exp(-10 * progress)) - 1
+
+
+def linear_leak(
+    features: Float[Tensor, "n d"], protocol: Int[Tensor, " n"], *, ridge: float = 0.1
+) -> Float[Tensor, ""]:
+    r"""Share of the variance of the protocol labels that the best ridge regression explains, 0..1.
+
+    $$ R^2 = \mathrm{tr}\big(K^\top (C + \lambda I)^{-1} K\big) / \mathrm{tr}(Y^\top Y / n),
+       \quad C = X^\top X / n,\ K = X^\top Y / n $$
+
+    with X standardised and Y centred one-hot. An adversary trained by a reversed gradient lags
+    behind the encoder and a linear probe still reads what it misses; this one is at its optimum in
+    every step. It is zero exactly when all protocols have the same mean features, which is when no
+    linear probe can tell them apart (Belrose et al. 2023). Unknown labels (-1) take no part; 0 when
+    fewer than two are known.
+    """
+    known = protocol >= 0
+    if int(known.sum()) < 2:
+        return features.sum() * 0.0
+    x = features[known].float()
+    y = functional.one_hot(protocol[known]).float()
+    x, y = x - x.mean(0), y - y.mean(0)
+    x = x / (x.var(0, unbiased=False) + 1e-6).sqrt()
+    covariance = x.T @ x / len(x) + ridge * torch.eye(x.shape[1], device=x.device)
+    cross = x.T @ y / len(x)
+    explained = (cross * torch.linalg.solve(covariance, cross)).sum()
+    return explained / (y.square().sum() / len(x)).clamp_min(1e-6)
 
 
 def masked_cross_entropy(
