@@ -17,6 +17,7 @@ from penumbra.report.read import Sample
 COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
 # Okabe and Ito 2008, in an order that stands out on gray.
 CONTOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+MOST_PIXELS = 400
 EXPLAINED = {
     "epistemic": "what more training data could settle",
     "aleatoric": "what the scan itself leaves open",
@@ -58,6 +59,15 @@ class Card:
     contours: tuple[Contour, ...]
     panels: tuple[Panel, ...]
     findings: Mapping[str, Mapping[str, float]]
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """Structure and color, once each."""
+        return sorted({(c.label, c.color) for c in self.contours}, key=lambda key: key[0])
+
+    @property
+    def has_reference(self) -> bool:
+        return any(contour.reference for contour in self.contours)
 
 
 def cards(samples: Sequence[Sample]) -> list[Card]:
@@ -130,6 +140,8 @@ def _gray(image: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 
 
 def _png(pixels: UInt8[np.ndarray, "..."]) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((MOST_PIXELS, MOST_PIXELS))  # the page stretches it back to its own size
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

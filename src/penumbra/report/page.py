@@ -146,7 +146,7 @@ def _limits(run: RunFolder) -> list[str]:
             + (f" from {len(sites)} site(s)." if sites else "; sites are not known.")
         )
     limits += [
-        "Intervals are patient-bootstrap 95 % intervals of one training: they say how much a "
+        "Intervals are patient-bootstrap 95% intervals of one training: they say how much a "
         "figure depends on which patients were tested, not on the training's own chance.",
         "Epistemic uncertainty is that of the approximate posterior that was trained; a scan "
         "unlike all training scans can still look certain.",

@@ -9,7 +9,7 @@ from typing import Any
 from penumbra.report.read import RunFolder, Tree
 from penumbra.report.words import Family, family, lower_is_better, spell
 
-HEADLINE = ("dice", "auroc", "auc", "hd95_mm", "hd95", "auprc", "ece", "brier", "nll", "aurc")
+HEADLINE = ("dice", "auroc", "auc", "hd95_mm", "hd95", "ece", "brier", "aurc", "auprc", "nll")
 OVERALL = ("mean", "macro", "overall", "all", "")
 MOST_TILES = 6
 PARTS = ("train", "val", "test")
