@@ -190,4 +190,41 @@ def test_the_review_sentence_says_what_the_curve_says(
     risk: list[float], target: float, words: str
 ) -> None:
     curve = {"coverage": [0.2, 0.6, 1.0], "risk": risk}
-    assert words in tables.review_sentence(curve, target)
+    assert words in tables.review_sentence([], curve, target)
+
+
+def test_a_scored_review_share_is_preferred_to_the_curve() -> None:
+    label = "uncertainty/epistemic/region"
+    rows = [
+        {"part": "test", "metric": "review_share", "label": label, "value": 0.2},
+        {"part": "test", "metric": "review_share_random", "label": label, "value": 0.7},
+    ]
+    sentence = tables.review_sentence(rows, None, 0.05)
+    assert "at most 5% of all cases" in sentence
+    assert "review the 20% most uncertain; choosing at random, 70%" in sentence
+
+
+def test_metrics_with_the_same_labels_share_a_table() -> None:
+    names = [("dice", "liver"), ("dice", "spleen"), ("hd95_mm", "liver"), ("hd95_mm", "spleen")]
+    rows = [{"part": "test", "metric": m, "label": name, "value": 1, "n": 3} for m, name in names]
+    rows.append({"part": "test", "metric": "accuracy", "label": "all", "value": 1, "n": 3})
+    found = tables.tables(rows, part="test")["task"]
+    assert [table.rows for table in found] == [("liver", "spleen"), ("all",)]
+    assert found[0].columns == ("Dice", "HD95 (mm)")
+    assert found[0].n == "3 patients"
+
+
+def test_without_a_score_of_its_own_a_case_list_is_ranked_by_uncertainty() -> None:
+    cases = [
+        {"case": "a", "part": "test", "uncertainty/epistemic/mean": "0.1"},
+        {"case": "b", "part": "test", "uncertainty/epistemic/mean": "0.3"},
+    ]
+    listed = tables.case_list(cases)
+    assert listed is not None
+    assert [row.case for row in listed.rows] == ["b", "a"]
+
+
+def test_stages_that_log_in_folders_of_their_own_are_drawn(run: Path) -> None:
+    (run / "train").mkdir()
+    (run / "log.jsonl").rename(run / "train" / "log.jsonl")
+    assert len(read_run(run).log) == 24

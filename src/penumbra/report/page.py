@@ -57,6 +57,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "headline": tables.headline(rows),
         "tables": tables.tables(rows, part="test"),
         "other_parts": {p: tables.tables(rows, part=p) for p in parts if p != "test"},
+        "conditions": tables.conditions(rows),
         **_curves(run),
         "cards": overlays.cards(run.samples),
         "training": figures.training(run.log),
@@ -106,7 +107,7 @@ def _curves(run: RunFolder) -> dict[str, Any]:
             for kind, curve in reliability.items()
         ],
         "risk": figures.risk_coverage(risk, target=target, accepted=accepted) if risk else "",
-        "review": tables.review_sentence(risk, target) if risk else "",
+        "review": tables.review_sentence(run.metrics.get("rows", []), risk, target),
         "robustness": figures.robustness(run.curves.get("robustness", [])),
     }
 
@@ -121,13 +122,14 @@ def _case_figures(run: RunFolder, listed: tables.CaseList) -> list[Markup]:
             dict(sorted(by_site.items())), metric=listed.metric, title="Test cases by site"
         )
     ]
-    uncertainty = {case.get("case"): case.get("uncertainty") for case in run.cases}
+    column = tables.uncertainty_column(run.cases[0]) or ""
+    uncertainty = {case.get("case"): case.get(column) for case in run.cases}
     triples = [
         (float(uncertainty[row.case] or "nan"), row.score, row.worst)
         for row in listed.rows
         if uncertainty.get(row.case) and math.isfinite(row.score)
     ]
-    if triples:
+    if triples and column != listed.metric:
         values, scores, worst = zip(*triples, strict=True)
         drawn.insert(
             0, figures.uncertainty_against_score(values, scores, worst, metric=listed.metric)

@@ -9,9 +9,12 @@ from typing import Any
 from penumbra.report.read import RunFolder, Tree
 from penumbra.report.words import Family, family, lower_is_better, spell
 
-HEADLINE = ("dice", "auroc", "auc", "hd95_mm", "hd95", "ece", "brier", "aurc", "auprc", "nll")
-OVERALL = ("mean", "macro", "overall", "all", "")
+HEADLINE = ("dice", "auroc", "hd95_mm", "ece", "ece_scaled", "brier", "aurc", "auprc", "nll")
+RANKED_BY = "uncertainty/epistemic/region"
+"""The uncertainty by which cases are ranked for review, unless a case list has only others."""
+OVERALL = ("mean", "all", "", RANKED_BY)
 MOST_TILES = 6
+MOST_COLUMNS = 7
 PARTS = ("train", "val", "test")
 
 
@@ -68,7 +71,7 @@ def score(row: Tree) -> Score:
     on_unit_scale = has_interval and low >= 0 and high <= 1
     return Score(
         metric=spell(str(row.get("metric", ""))),
-        label=str(row.get("label", "")),
+        label=str(row.get("label", "")).removeprefix("uncertainty/").replace("/", ", "),
         text=show(value),
         interval=f"{show(low)} to {show(high)}" if has_interval else "no interval",
         n=f"{row['n']} {unit}s" if row.get("n") is not None else "",
@@ -86,13 +89,28 @@ def headline(rows: Sequence[Tree]) -> list[Score]:
     return [score(_representative(held_out, name)) for name in (first + rest)[:MOST_TILES]]
 
 
-def tables(rows: Sequence[Tree], *, part: str) -> dict[Family, Table]:
-    """Every score of a part, by section of the report; the longer axis runs down."""
+def tables(rows: Sequence[Tree], *, part: str) -> dict[Family, list[Table]]:
+    """Every score of a part, by section of the report; metrics with the same labels stand together.
+
+    The longer axis of a table runs down.
+    """
+    groups: dict[Family, dict[frozenset[str], list[Tree]]] = {}
     chosen = [row for row in rows if row.get("part") == part]
-    found: dict[Family, Table] = {}
-    for name in dict.fromkeys(family(str(row.get("metric"))) for row in chosen):
-        found[name] = _table([row for row in chosen if family(str(row.get("metric"))) == name])
-    return found
+    for metric in dict.fromkeys(str(row.get("metric")) for row in chosen):
+        mine = [row for row in chosen if row.get("metric") == metric]
+        labels = frozenset(str(row.get("label", "")) for row in mine)
+        groups.setdefault(family(metric), {}).setdefault(labels, []).extend(mine)
+    return {name: [_table(block) for block in blocks.values()] for name, blocks in groups.items()}
+
+
+def conditions(rows: Sequence[Tree]) -> Table | None:
+    """What the test cases scored under every attack and shift (parts named ``test/...``)."""
+    named = [
+        {**row, "label": str(row["part"]).removeprefix("test/")}
+        for row in rows
+        if str(row.get("part", "")).startswith("test/")
+    ]
+    return _table(named) if named else None
 
 
 def cohort(run: RunFolder) -> tuple[list[str], list[list[str]]]:
@@ -114,10 +132,13 @@ def case_list(cases: Sequence[Mapping[str, str]]) -> CaseList | None:
     test = [case for case in cases if case.get("part") == "test"] or list(cases)
     if not test:
         return None
-    columns = [c for c in test[0] if c not in {"case", "patient", "site", "part"}]
-    metric = next((c for name in HEADLINE for c in columns if c.startswith(name)), None)
+    metric = _main_column(test[0])
     if metric is None:
         return None
+    columns = [c for c in test[0] if c.startswith(("dice", "hd95_mm", "surface_dice"))]
+    columns = list(dict.fromkeys([metric, *columns]))[: MOST_COLUMNS - 1]
+    unsure = uncertainty_column(test[0])
+    columns += [unsure] if unsure and unsure != metric else []
     sign = -1 if lower_is_better(metric) else 1
     scored = [(case, _number(case.get(metric))) for case in test]
     scored.sort(key=lambda pair: sign * pair[1] if math.isfinite(pair[1]) else math.inf)
@@ -136,6 +157,20 @@ def case_list(cases: Sequence[Mapping[str, str]]) -> CaseList | None:
     return CaseList(metric, tuple(columns), tuple(rows))
 
 
+def uncertainty_column(case: Mapping[str, str]) -> str | None:
+    """The column of the case list that ranks cases for review."""
+    names = [name for name in case if name.startswith("uncertainty")]
+    first = [name for name in names if name in ("uncertainty", RANKED_BY)]
+    epistemic = [name for name in names if "epistemic" in name]
+    return next(iter(first + epistemic + names), None)
+
+
+def _main_column(case: Mapping[str, str]) -> str | None:
+    exact = [name for name in HEADLINE if name in case]
+    by_label = [column for name in HEADLINE for column in case if column.startswith(f"{name}_")]
+    return next(iter(exact + by_label), None) or uncertainty_column(case)
+
+
 def accepted_coverage(curve: Tree, target: float) -> float | None:
     """The largest share of cases that may be kept with a risk of at most ``target``.
 
@@ -147,10 +182,22 @@ def accepted_coverage(curve: Tree, target: float) -> float | None:
     return max((c for c, risk in pairs if risk <= target), default=None)
 
 
-def review_sentence(curve: Tree, target: float) -> str:
-    """What the risk-coverage curve means for work: how much to review for which error."""
-    accepted = accepted_coverage(curve, target)
+def review_sentence(rows: Sequence[Tree], curve: Tree | None, target: float) -> str:
+    """How much to review for which error, in words.
+
+    From the scored review share where there is one, else from the risk-coverage curve.
+    """
     goal = f"{target:.0%}" if target >= 0.01 else f"{target:.2g}"
+    share, random = (_test_value(rows, f"review_share{how}") for how in ("", "_random"))
+    if share is not None:
+        by_chance = f"; choosing at random, {random:.0%}" if random is not None else ""
+        return (
+            f"To leave at most {goal} of all cases as failures that nobody looked at, "
+            f"review the {share:.0%} most uncertain{by_chance}."
+        )
+    if not curve:
+        return ""
+    accepted = accepted_coverage(curve, target)
     if accepted is None:
         lowest = min(zip(curve["risk"], curve["coverage"], strict=True))
         return (
@@ -163,6 +210,13 @@ def review_sentence(curve: Tree, target: float) -> str:
         f"Reviewing the {1 - accepted:.0%} most uncertain keeps the mean risk of the rest "
         f"under {goal}; without review it is {curve['risk'][-1]:.1%}."
     )
+
+
+def _test_value(rows: Sequence[Tree], metric: str) -> float | None:
+    held_out = [row for row in rows if row.get("part") == "test" and row.get("metric") == metric]
+    row = _overall(held_out, metric)
+    value = _number(row.get("value")) if row else math.nan
+    return value if math.isfinite(value) else None
 
 
 def show(value: float) -> str:
@@ -183,14 +237,15 @@ def show(value: float) -> str:
 def _table(rows: Sequence[Tree]) -> Table:
     metrics = list(dict.fromkeys(str(row.get("metric")) for row in rows))
     labels = list(dict.fromkeys(str(row.get("label", "")) for row in rows))
+    shown = tuple(name.removeprefix("uncertainty/").replace("/", ", ") for name in labels)
     at = {(str(row.get("metric")), str(row.get("label", ""))): score(row) for row in rows}
     counts = {cell.n for cell in at.values()}
     n = counts.pop() if len(counts) == 1 else ""
     if len(labels) >= len(metrics) or len(metrics) <= 4:
         cells = tuple(tuple(at.get((m, name)) for m in metrics) for name in labels)
-        return Table(tuple(labels), tuple(spell(m) for m in metrics), cells, n)
+        return Table(shown, tuple(spell(m) for m in metrics), cells, n)
     cells = tuple(tuple(at.get((m, name)) for name in labels) for m in metrics)
-    return Table(tuple(spell(m) for m in metrics), tuple(labels), cells, n)
+    return Table(tuple(spell(m) for m in metrics), shown, cells, n)
 
 
 def _overall(rows: Sequence[Tree], metric: str) -> Tree | None:
