@@ -71,7 +71,7 @@ def risk_coverage(
                 transform=axes.get_xaxis_transform(),
             )
         axes.set(xlim=(0, 1), xlabel="coverage: share kept", ylabel="mean risk of the kept")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
         axes.xaxis.set_major_formatter(PercentFormatter(1))
 
     return draw("Risk against coverage", paint)
@@ -126,18 +126,42 @@ def _radius(eps: float) -> str:
 
 
 def training(log: Rows) -> list[Markup]:
-    """Loss parts, gradient shares and validation scores against the step, per stage."""
-    names = {"loss": "losses", "share": "shares of the gradient", "val": "validation"}
+    """Losses, what was watched beside them, gradient shares and validation scores, per stage."""
     figures = []
     for stage in dict.fromkeys(str(line.get("stage", "")) for line in log):
         lines = [line for line in log if str(line.get("stage", "")) == stage]
-        for prefix, what in names.items():
-            keys = sorted({k for line in lines for k in line if k.startswith(f"{prefix}/")})
-            series = {k.removeprefix(f"{prefix}/"): _series(lines, k) for k in keys}
-            series = {name: (x, y) for name, (x, y) in series.items() if x.size}
-            if series:
-                figures.append(_curves(series, f"{spell(stage)}: {what}", log=prefix == "loss"))
+        panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+        for key in sorted({key for line in lines for key in line}):
+            panel, series = _panel(key), _series(lines, key) if _panel(key) else None
+            if panel and series and series[0].size:
+                panels.setdefault(panel, {})[key.rpartition("/")[2]] = series
+        for panel in PANELS:
+            if panel in panels:
+                log_scale = panel == "losses"
+                figures.append(_curves(panels[panel], f"{spell(stage)}: {panel}", log=log_scale))
     return figures
+
+
+PANELS = ("losses", "accuracies", "representation", "shares of the gradient", "validation")
+
+
+def _panel(key: str) -> str | None:
+    """Where a logged scalar is drawn; the rest of the log stays in the log."""
+    kind, _, name = key.rpartition("/")
+    if kind == "val":
+        return None if name == "score" else "validation"
+    if kind == "share":
+        return "shares of the gradient"
+    if key == "total":
+        return "losses"
+    if kind != "loss":
+        return None
+    if name.endswith(("accuracy", "prior")):
+        return "accuracies"
+    return "representation" if name in MONITORS else "losses"
+
+
+MONITORS = {"alignment", "uniformity", "effective_rank", "spread"}
 
 
 def _series(lines: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +217,6 @@ def uncertainty_against_score(
     def paint(axes: Axes) -> None:
         axes.scatter(x[~flagged], y[~flagged], 18, color=SERIES[0], label="case")
         axes.scatter(x[flagged], y[flagged], 26, color=SERIES[1], marker="D", label="worst cases")
-        axes.set(xlabel=spell(metric), ylabel="case uncertainty")
-        axes.set_ylim(bottom=0)
+        axes.set(xlabel=spell(metric), ylabel="case uncertainty", ylim=(0, 1.08 * y.max() or 1))
 
     return draw("Does uncertainty point to the failures?", paint)
