@@ -11,7 +11,7 @@ import pytest
 
 from penumbra import report
 from penumbra.errors import DataError
-from penumbra.report import tables
+from penumbra.report import cases, tables
 from penumbra.report.read import read_run
 
 PARTS = ["config.yaml", "split.json", "log.jsonl", "metrics.json", "cases.csv", "evaluation"]
@@ -141,8 +141,8 @@ def test_a_half_written_last_line_of_the_log_is_left_out(run: Path) -> None:
 def test_text_from_the_data_is_escaped(run: Path) -> None:
     sample = run / "evaluation" / "samples" / "00.npz"
     np.savez(sample, image=np.zeros((8, 8)), title="<script>alert(1)</script>")
-    cases = (run / "cases.csv").read_text()
-    (run / "cases.csv").write_text(cases.replace("Jefferson", "<img src=x>"))
+    listed = (run / "cases.csv").read_text()
+    (run / "cases.csv").write_text(listed.replace("Jefferson", "<img src=x>"))
     page = page_of(run)
     assert "<script>alert" not in page
     assert "<img" not in page
@@ -156,8 +156,8 @@ def test_a_sample_whose_map_has_another_shape_is_refused(run: Path) -> None:
 
 
 def test_patients_are_never_named(run: Path) -> None:
-    cases = (run / "cases.csv").read_text()
-    (run / "cases.csv").write_text(re.sub(r",p\d+,", ",Jane Doe,", cases))
+    listed = (run / "cases.csv").read_text()
+    (run / "cases.csv").write_text(re.sub(r",p\d+,", ",Jane Doe,", listed))
     assert "Jane Doe" not in page_of(run)
 
 
@@ -166,11 +166,11 @@ def test_scores_that_were_not_measured_are_dashes(run: Path) -> None:
     tree["rows"][0] |= {"value": float("nan"), "low": None, "high": None}
     (run / "metrics.json").write_text(json.dumps(tree))
     shown = tables.headline(read_run(run).metrics["rows"])[0]
-    assert (shown.text, shown.interval, shown.bar) == ("—", "no interval", None)
+    assert (shown.text, shown.interval, shown.bar) == ("—", "", None)
 
 
 def test_the_worst_tenth_of_the_cases_comes_first_and_is_flagged(finished: Path) -> None:
-    listed = tables.case_list(read_run(finished).cases)
+    listed = cases.case_list(read_run(finished).cases)
     assert listed is not None
     scores = [row.score for row in listed.rows]
     assert listed.metric == "dice_WT"
@@ -190,4 +190,71 @@ def test_the_review_sentence_says_what_the_curve_says(
     risk: list[float], target: float, words: str
 ) -> None:
     curve = {"coverage": [0.2, 0.6, 1.0], "risk": risk}
-    assert words in tables.review_sentence(curve, target)
+    assert words in cases.review_sentence([], curve, target)
+
+
+def test_a_scored_review_share_is_preferred_to_the_curve() -> None:
+    label = "uncertainty/epistemic/region"
+    rows = [
+        {"part": "test", "metric": "review_share", "label": label, "value": 0.2},
+        {"part": "test", "metric": "review_share_random", "label": label, "value": 0.7},
+    ]
+    sentence = cases.review_sentence(rows, None, 0.05)
+    assert "at most 5% of all cases" in sentence
+    assert "review the 20% most uncertain; choosing at random, 70%" in sentence
+
+
+def test_metrics_with_the_same_labels_share_a_table() -> None:
+    names = [("dice", "liver"), ("dice", "spleen"), ("hd95_mm", "liver"), ("hd95_mm", "spleen")]
+    rows = [{"part": "test", "metric": m, "label": name, "value": 1, "n": 3} for m, name in names]
+    rows.append({"part": "test", "metric": "accuracy", "label": "all", "value": 1, "n": 3})
+    found = tables.tables(rows, part="test")["task"].main
+    assert [table.rows for table in found] == [("liver", "spleen"), ("all",)]
+    assert found[0].columns == ("Dice", "HD95 (mm)")
+    assert found[0].n == "3 patients"
+
+
+def test_without_a_score_of_its_own_a_case_list_is_ranked_by_uncertainty() -> None:
+    found = [
+        {"case": "a", "part": "test", "uncertainty/epistemic/mean": "0.1"},
+        {"case": "b", "part": "test", "uncertainty/epistemic/mean": "0.3"},
+    ]
+    listed = cases.case_list(found)
+    assert listed is not None
+    assert [row.case for row in listed.rows] == ["b", "a"]
+
+
+def test_stages_that_log_in_folders_of_their_own_are_drawn(run: Path) -> None:
+    (run / "train").mkdir()
+    (run / "log.jsonl").rename(run / "train" / "log.jsonl")
+    assert len(read_run(run).log) == 24
+
+
+def test_a_finding_that_nobody_stated_is_named_and_not_listed() -> None:
+    rows = [
+        {"part": "test", "metric": "auroc", "label": "mean", "value": 0.8, "n": 9},
+        {"part": "test", "metric": "auroc", "label": "edema", "value": 0.8, "n": 7},
+        {"part": "test", "metric": "auroc", "label": "nodule", "value": None, "n": 0},
+    ]
+    (table,) = tables.tables(rows, part="test")["task"].main
+    assert table.rows == ("mean", "edema")
+    assert table.undefined == ("nodule",)
+    assert table.row_n == ("9 patients", "7 patients")
+
+
+def test_variants_and_other_uncertainties_are_to_open() -> None:
+    names = [("ece", "all"), ("ece_volume", "all")]
+    names += [("aurc", f"uncertainty/{name}/region") for name in ("epistemic", "entropy")]
+    rows = [{"part": "test", "metric": m, "label": name, "value": 0.1} for m, name in names]
+    found = tables.tables(rows, part="test")
+    assert [table.columns for table in found["calibration"].more] == [("ECE volume",)]
+    assert [table.rows for table in found["uncertainty"].main] == [("epistemic, region",)]
+    assert [table.rows for table in found["uncertainty"].more] == [("entropy, region",)]
+
+
+def test_a_split_file_may_hold_its_parts_in_one_place(run: Path) -> None:
+    split = json.loads((run / "split.json").read_text())
+    nested = {"hash": split.pop("hash"), "parts": split}
+    before = cases.cohort(read_run(run))
+    (run / "split.json").write_text(json.dumps(nested))
+    assert cases.cohort(read_run(run)) == before

@@ -41,7 +41,7 @@ _STYLE = {
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
 }
@@ -66,7 +66,7 @@ def draw(
         axes.set_title(title)
         paint(axes)
         named = len(axes.get_legend_handles_labels()[1])
-        top, bottom = 0.32, 0.48 + 0.19 * ((named + 1) // 2)
+        top, bottom = 0.32, 0.48 + 0.2 * ((named + 1) // 2)
         total = top + height + bottom
         figure.set_size_inches(WIDTH, total)
         axes.set_position((left / WIDTH, bottom / total, 1 - (left + 0.15) / WIDTH, height / total))

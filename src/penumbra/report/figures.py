@@ -70,8 +70,8 @@ def risk_coverage(
                 color=MUTED,
                 transform=axes.get_xaxis_transform(),
             )
-        axes.set(xlim=(0, 1), xlabel="coverage: share kept", ylabel="risk of the kept")
-        axes.set_ylim(bottom=0)
+        axes.set(xlim=(0, 1), xlabel="coverage: share kept", ylabel="mean risk of the kept")
+        axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
         axes.xaxis.set_major_formatter(PercentFormatter(1))
 
     return draw("Risk against coverage", paint)
@@ -83,26 +83,35 @@ def robustness(rows: Rows) -> list[Markup]:
     def kind(row: Mapping[str, Any]) -> tuple[str, str]:
         return ("attack" if row.get("attack") else "family"), str(row["metric"])
 
+    measured = [row for row in rows if row.get("value") is not None]
+    clean = {str(row["metric"]): float(row["value"]) for row in measured if _is_clean(row)}
+    disturbed = sorted((row for row in measured if not _is_clean(row)), key=kind)
     figures = []
-    for (what, metric), group in groupby(sorted(rows, key=kind), key=kind):
+    for (what, metric), group in groupby(disturbed, key=kind):
         title = f"{spell(metric)} under {'attack' if what == 'attack' else 'acquisition shift'}"
-        level = "radius in the display range" if what == "attack" else "severity"
-        figures.append(_families(list(group), what, title, level, spell(metric)))
+        figures.append(_families(list(group), what, title, clean.get(metric)))
     return figures
 
 
-def _families(rows: Rows, what: str, title: str, level: str, metric: str) -> Markup:
+def _is_clean(row: Mapping[str, Any]) -> bool:
+    return row.get("family") == "clean"
+
+
+def _families(rows: Rows, what: str, title: str, clean: float | None) -> Markup:
     families = list(dict.fromkeys(str(row[what]) for row in rows))
+    levels = sorted({float(row["level"]) for row in rows})
 
     def paint(axes: Axes) -> None:
+        if clean is not None:
+            axes.axhline(clean, color=INK, linewidth=1.1, linestyle=(0, (4, 3)), label="clean")
         for i, family in enumerate(families):
             points = sorted(
                 (float(row["level"]), float(row["value"])) for row in rows if row[what] == family
             )
             (line,) = axes.plot(*zip(*points, strict=True), label=spell(family))
             line.set(color=SERIES[i % 8], marker=MARKERS[i % 8], markeredgecolor=PANEL)
-        axes.set(xlabel=level, ylabel=metric)
-        levels = sorted({float(row["level"]) for row in rows})
+            line.set_linestyle("-" if i < 8 else "--")
+        axes.set(xlabel="radius in the display range" if what == "attack" else "severity")
         axes.set_xticks(levels, [_radius(x) if what == "attack" else f"{x:g}" for x in levels])
         if all(0 <= float(row["value"]) <= 1 for row in rows):
             axes.set_ylim(0, 1)
@@ -113,22 +122,46 @@ def _families(rows: Rows, what: str, title: str, level: str, metric: str) -> Mar
 def _radius(eps: float) -> str:
     """Attack radii are customarily counted in 255ths of the display range."""
     steps = 255 * eps
-    return f"{steps:.0f}/255" if abs(steps - round(steps)) < 1e-6 and steps else f"{eps:g}"
+    return f"{steps:.0f}/255" if abs(steps - round(steps)) < 0.02 and steps else f"{eps:g}"
 
 
 def training(log: Rows) -> list[Markup]:
-    """Loss parts, gradient shares and validation scores against the step, per stage."""
-    names = {"loss": "losses", "share": "shares of the gradient", "val": "validation"}
+    """Losses, what was watched beside them, gradient shares and validation scores, per stage."""
     figures = []
     for stage in dict.fromkeys(str(line.get("stage", "")) for line in log):
         lines = [line for line in log if str(line.get("stage", "")) == stage]
-        for prefix, what in names.items():
-            keys = sorted({k for line in lines for k in line if k.startswith(f"{prefix}/")})
-            series = {k.removeprefix(f"{prefix}/"): _series(lines, k) for k in keys}
-            series = {name: (x, y) for name, (x, y) in series.items() if x.size}
-            if series:
-                figures.append(_curves(series, f"{spell(stage)}: {what}", log=prefix == "loss"))
+        panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+        for key in sorted({key for line in lines for key in line}):
+            panel, series = _panel(key), _series(lines, key) if _panel(key) else None
+            if panel and series and series[0].size:
+                panels.setdefault(panel, {})[key.rpartition("/")[2]] = series
+        for panel in PANELS:
+            if panel in panels:
+                log_scale = panel == "losses"
+                figures.append(_curves(panels[panel], f"{spell(stage)}: {panel}", log=log_scale))
     return figures
+
+
+PANELS = ("losses", "accuracies", "representation", "shares of the gradient", "validation")
+
+
+def _panel(key: str) -> str | None:
+    """Where a logged scalar is drawn; the rest of the log stays in the log."""
+    kind, _, name = key.rpartition("/")
+    if kind == "val":
+        return None if name == "score" else "validation"
+    if kind == "share":
+        return "shares of the gradient"
+    if key == "total":
+        return "losses"
+    if kind != "loss":
+        return None
+    if name.endswith(("accuracy", "prior")):
+        return "accuracies"
+    return "representation" if name in MONITORS else "losses"
+
+
+MONITORS = {"alignment", "uniformity", "effective_rank", "spread"}
 
 
 def _series(lines: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +217,6 @@ def uncertainty_against_score(
     def paint(axes: Axes) -> None:
         axes.scatter(x[~flagged], y[~flagged], 18, color=SERIES[0], label="case")
         axes.scatter(x[flagged], y[flagged], 26, color=SERIES[1], marker="D", label="worst cases")
-        axes.set(xlabel=spell(metric), ylabel="case uncertainty")
-        axes.set_ylim(bottom=0)
+        axes.set(xlabel=spell(metric), ylabel="case uncertainty", ylim=(0, 1.08 * y.max() or 1))
 
     return draw("Does uncertainty point to the failures?", paint)

@@ -17,6 +17,7 @@ from penumbra.report.read import Sample
 COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
 # Okabe and Ito 2008, in an order that stands out on gray.
 CONTOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+MOST_PIXELS = 400
 EXPLAINED = {
     "epistemic": "what more training data could settle",
     "aleatoric": "what the scan itself leaves open",
@@ -59,10 +60,19 @@ class Card:
     panels: tuple[Panel, ...]
     findings: Mapping[str, Mapping[str, float]]
 
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """Structure and color, once each."""
+        return sorted({(c.label, c.color) for c in self.contours}, key=lambda key: key[0])
+
+    @property
+    def has_reference(self) -> bool:
+        return any(contour.reference for contour in self.contours)
+
 
 def cards(samples: Sequence[Sample]) -> list[Card]:
     """Every sample, each map on one scale over all samples so that they can be compared."""
-    tops = {name: _top(samples, name) for name in COLORMAPS}
+    ranges = {name: _range(samples, name) for name in COLORMAPS}
     return [
         Card(
             name=sample.name,
@@ -71,22 +81,25 @@ def cards(samples: Sequence[Sample]) -> list[Card]:
             width=sample.image.shape[1],
             png=_png(_gray(sample.image)),
             contours=(*_contours(sample, reference=True), *_contours(sample, reference=False)),
-            panels=tuple(_panel(name, sample.maps[name], tops[name]) for name in sample.maps),
+            panels=tuple(_panel(name, sample.maps[name], ranges[name]) for name in sample.maps),
             findings=sample.findings,
         )
         for sample in samples
     ]
 
 
-def _top(samples: Sequence[Sample], name: str) -> float:
-    if name == "attention":
-        return 1.0
-    tops = [np.nanpercentile(s.maps[name], 99.5) for s in samples if name in s.maps]
-    return max(float(max(tops, default=0)), 1e-6)
+def _range(samples: Sequence[Sample], name: str) -> tuple[float, float]:
+    """Uncertainty starts at 0; attention is shown between its own extremes, which are written."""
+    maps = [sample.maps[name] for sample in samples if name in sample.maps]
+    high = max((float(np.nanpercentile(m, 99.5)) for m in maps), default=0.0)
+    low = min((float(np.nanpercentile(m, 0.5)) for m in maps), default=0.0)
+    low = low if name == "attention" else 0.0
+    return low, max(high, low + 1e-6)
 
 
-def _panel(name: str, values: Float[np.ndarray, "h w"], top: float) -> Panel:
-    share = np.clip(np.nan_to_num(values) / top, 0, 1)
+def _panel(name: str, values: Float[np.ndarray, "h w"], scale: tuple[float, float]) -> Panel:
+    low, high = scale
+    share = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0, 1)
     rgba = matplotlib.colormaps[COLORMAPS[name]](share)
     rgba[..., 3] = np.clip(0.1 + 1.2 * share, 0, 0.95)  # calm regions stay anatomy
     stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
@@ -94,8 +107,8 @@ def _panel(name: str, values: Float[np.ndarray, "h w"], top: float) -> Panel:
         name=name,
         explained=EXPLAINED[name],
         png=_png((255 * rgba).round().astype(np.uint8)),
-        low="0",
-        high=f"{top:.2g}",
+        low=f"{low:.2g}",
+        high=f"{high:.2g}",
         gradient=", ".join(matplotlib.colors.to_hex(stop) for stop in stops),
     )
 
@@ -130,6 +143,8 @@ def _gray(image: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 
 
 def _png(pixels: UInt8[np.ndarray, "..."]) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((MOST_PIXELS, MOST_PIXELS))  # the page stretches it back to its own size
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -11,7 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from penumbra.report import figures, overlays, tables
+from penumbra.report import cases, figures, overlays, tables
 from penumbra.report.read import RunFolder, read_run
 from penumbra.report.words import spell
 
@@ -43,9 +43,9 @@ def build(run: Path) -> Path:
 def _context(run: RunFolder) -> dict[str, Any]:
     rows = run.metrics.get("rows", [])
     environment = run.metrics.get("environment", {})
-    listed = tables.case_list(run.cases)
-    parts = [part for part in tables.PARTS if any(row.get("part") == part for row in rows)]
-    head, body = tables.cohort(run)
+    listed = cases.case_list(run.cases)
+    parts = [part for part in cases.PARTS if any(row.get("part") == part for row in rows)]
+    head, body = cases.cohort(run)
     return {
         "name": str(run.config.get("name") or run.metrics.get("name") or run.path.name),
         "facts": _facts(run),
@@ -57,12 +57,14 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "headline": tables.headline(rows),
         "tables": tables.tables(rows, part="test"),
         "other_parts": {p: tables.tables(rows, part=p) for p in parts if p != "test"},
+        "conditions": tables.conditions(rows),
         **_curves(run),
         "cards": overlays.cards(run.samples),
         "training": figures.training(run.log),
         "cases": listed,
         "shown_cases": list(islice(listed.rows, MOST_CASES)) if listed else [],
-        "case_figures": _case_figures(run, listed) if listed else [],
+        "scatter": _scatter(run, listed) if listed else "",
+        "by_site": _by_site(listed) if listed else "",
         "limits": _limits(run),
     }
 
@@ -99,40 +101,41 @@ def _curves(run: RunFolder) -> dict[str, Any]:
     reliability = run.curves.get("reliability", {})
     titles = {"raw": "Reliability, raw", "scaled": "Reliability, temperature-scaled"}
     risk = run.curves.get("risk_coverage")
-    accepted = tables.accepted_coverage(risk, target) if risk else None
+    accepted = cases.accepted_coverage(risk, target) if risk else None
     return {
         "reliability": [
             figures.reliability(curve, title=titles.get(kind, f"Reliability, {spell(kind)}"))
             for kind, curve in reliability.items()
         ],
         "risk": figures.risk_coverage(risk, target=target, accepted=accepted) if risk else "",
-        "review": tables.review_sentence(risk, target) if risk else "",
+        "review": cases.review_sentence(run.metrics.get("rows", []), risk, target),
         "robustness": figures.robustness(run.curves.get("robustness", [])),
     }
 
 
-def _case_figures(run: RunFolder, listed: tables.CaseList) -> list[Markup]:
+def _by_site(listed: cases.CaseList) -> Markup:
     by_site: dict[str, list[float]] = {}
     for row in listed.rows:
         if math.isfinite(row.score):
             by_site.setdefault(row.site or "all cases", []).append(row.score)
-    drawn = [
-        figures.scores_by_group(
-            dict(sorted(by_site.items())), metric=listed.metric, title="Test cases by site"
-        )
-    ]
-    uncertainty = {case.get("case"): case.get("uncertainty") for case in run.cases}
+    title = "Test cases by site" if len(by_site) > 1 else "Test cases"
+    return figures.scores_by_group(dict(sorted(by_site.items())), metric=listed.metric, title=title)
+
+
+def _scatter(run: RunFolder, listed: cases.CaseList) -> Markup | str:
+    column = cases.uncertainty_column(run.cases[0])
+    if column is None or column == listed.metric:
+        return ""
+    unsure = {case.get("case"): tables.number(case.get(column)) for case in run.cases}
     triples = [
-        (float(uncertainty[row.case] or "nan"), row.score, row.worst)
+        (unsure[row.case], row.score, row.worst)
         for row in listed.rows
-        if uncertainty.get(row.case) and math.isfinite(row.score)
+        if math.isfinite(unsure[row.case]) and math.isfinite(row.score)
     ]
-    if triples:
-        values, scores, worst = zip(*triples, strict=True)
-        drawn.insert(
-            0, figures.uncertainty_against_score(values, scores, worst, metric=listed.metric)
-        )
-    return drawn
+    if not triples:
+        return ""
+    values, scores, worst = zip(*triples, strict=True)
+    return figures.uncertainty_against_score(values, scores, worst, metric=listed.metric)
 
 
 def _limits(run: RunFolder) -> list[str]:
@@ -146,7 +149,7 @@ def _limits(run: RunFolder) -> list[str]:
             + (f" from {len(sites)} site(s)." if sites else "; sites are not known.")
         )
     limits += [
-        "Intervals are patient-bootstrap 95 % intervals of one training: they say how much a "
+        "Intervals are patient-bootstrap 95% intervals of one training: they say how much a "
         "figure depends on which patients were tested, not on the training's own chance.",
         "Epistemic uncertainty is that of the approximate posterior that was trained; a scan "
         "unlike all training scans can still look certain.",

@@ -18,6 +18,7 @@ T = TypeVar("T")
 Tree = Mapping[str, Any]
 MAPS = ("epistemic", "aleatoric", "attention")
 MOST_SAMPLES = 8
+STAGES = ("", "pretrain", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def read_run(path: Path) -> RunFolder:
         split=_read(path / "split.json", _json, {}),
         metrics=_read(path / "metrics.json", _json, {}),
         curves=_read(path / "evaluation" / "curves.json", _json, {}),
-        log=_read(path / "log.jsonl", _lines, ()),
+        log=tuple(line for stage in STAGES for line in _log(path / stage)),
         cases=_read(path / "cases.csv", _table, ()),
         samples=tuple(_parsed(sample, _sample) for sample in samples[:MOST_SAMPLES]),
     )
@@ -82,6 +83,10 @@ def read_run(path: Path) -> RunFolder:
 
 def _read(path: Path, parse: Callable[[Path], T], missing: T) -> T:
     return _parsed(path, parse) if path.is_file() else missing
+
+
+def _log(folder: Path) -> tuple[Tree, ...]:
+    return _read(folder / "log.jsonl", _lines, ())
 
 
 def _parsed(path: Path, parse: Callable[[Path], T]) -> T:
@@ -149,8 +154,16 @@ def _sample(path: Path) -> Sample:
         prediction=labels("prediction"),
         maps={name: np.asarray(arrays[name], np.float32) for name in MAPS if name in arrays},
         classes=tuple(str(name) for name in arrays.get("classes", ())),
-        findings={
-            name: dict(value) if isinstance(value, dict) else {"probability": float(value)}
-            for name, value in _mapping(findings).items()
-        },
+        findings={name: _finding(value) for name, value in _mapping(findings).items()},
     )
+
+
+def _finding(value: Any) -> Mapping[str, float]:
+    """A probability, a pair of probability and reference, or both by name."""
+    match value:
+        case dict():
+            return value
+        case [probability, reference]:
+            return {"probability": float(probability), "reference": float(reference)}
+        case _:
+            return {"probability": float(value)}

@@ -1,18 +1,31 @@
-"""Numbers of a run as a reader meets them: the headline first, every score with its interval."""
+"""Scores as a reader meets them: the headline first, every score with its interval."""
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penumbra.report.read import RunFolder, Tree
+from penumbra.report.read import Tree
 from penumbra.report.words import Family, family, lower_is_better, spell
 
-HEADLINE = ("dice", "auroc", "auc", "hd95_mm", "hd95", "auprc", "ece", "brier", "nll", "aurc")
-OVERALL = ("mean", "macro", "overall", "all", "")
+HEADLINE = (
+    "dice",
+    "auroc",
+    "hd95_mm",
+    "ece",
+    "ece_scaled",
+    "aurc",
+    "attention/hit",
+    "auprc",
+    "brier",
+    "nll",
+)
 MOST_TILES = 6
-PARTS = ("train", "val", "test")
+RANKED_BY = "uncertainty/epistemic/region"
+"""The uncertainty by which cases are ranked for review."""
+OVERALL = ("mean", "all", "", RANKED_BY, "segmentation")
+SIDE = ("_volume", "_mass", "ece_class")
+"""Variants of a metric that a reader sees on demand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,46 +45,39 @@ class Score:
 class Table:
     """Scores by two names; ``cells[row][column]`` is absent where nothing was measured.
 
-    ``n`` is the count behind every cell, when it is one and the same.
+    Attributes:
+        n: the count behind every cell, when it is one and the same.
+        row_n: else the count behind every cell of a row, per row, where it is one and the same.
+        undefined: labels for which no metric has a value.
     """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: tuple[tuple[Score | None, ...], ...]
     n: str
+    row_n: tuple[str, ...]
+    undefined: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class CaseRow:
-    case: str
-    site: str
-    part: str
-    values: tuple[str, ...]
-    score: float
-    worst: bool
+class Shelf:
+    """The tables of one section: those to read, and those to open."""
 
-
-@dataclass(frozen=True, slots=True)
-class CaseList:
-    """Held-out cases, worst first, by ``metric``."""
-
-    metric: str
-    columns: tuple[str, ...]
-    rows: tuple[CaseRow, ...]
+    main: list[Table]
+    more: list[Table]
 
 
 def score(row: Tree) -> Score:
     """One row of ``metrics.json`` for reading."""
-    value, low, high = (_number(row.get(key)) for key in ("value", "low", "high"))
+    value, low, high = (number(row.get(key)) for key in ("value", "low", "high"))
     has_interval = math.isfinite(low) and math.isfinite(high)
-    unit = row.get("unit", "patient")
     on_unit_scale = has_interval and low >= 0 and high <= 1
     return Score(
         metric=spell(str(row.get("metric", ""))),
-        label=str(row.get("label", "")),
+        label=_label(row),
         text=show(value),
-        interval=f"{show(low)} to {show(high)}" if has_interval else "no interval",
-        n=f"{row['n']} {unit}s" if row.get("n") is not None else "",
+        interval=f"{show(low)} to {show(high)}" if has_interval else "",
+        n=f"{row['n']} {row.get('unit', 'patient')}s" if row.get("n") is not None else "",
         direction="lower is better" if lower_is_better(str(row.get("metric", ""))) else "",
         bar=(low, value, high) if on_unit_scale and math.isfinite(value) else None,
     )
@@ -79,90 +85,52 @@ def score(row: Tree) -> Score:
 
 def headline(rows: Sequence[Tree]) -> list[Score]:
     """The few scores to read first, on test patients, over all structures where that exists."""
-    held_out = [row for row in rows if row.get("part") == "test"] or list(rows)
+    held_out = [row for row in rows if row.get("part") == "test"]
     names = list(dict.fromkeys(str(row.get("metric")) for row in held_out))
-    first = [name for name in HEADLINE if name in names]
-    rest = [name for name in names if name not in first and _overall(held_out, name)]
-    return [score(_representative(held_out, name)) for name in (first + rest)[:MOST_TILES]]
+    first = [name for name in HEADLINE if name in names] or names
+    return [score(representative(held_out, name)) for name in first[:MOST_TILES]]
 
 
-def tables(rows: Sequence[Tree], *, part: str) -> dict[Family, Table]:
-    """Every score of a part, by section of the report; the longer axis runs down."""
-    chosen = [row for row in rows if row.get("part") == part]
-    found: dict[Family, Table] = {}
-    for name in dict.fromkeys(family(str(row.get("metric"))) for row in chosen):
-        found[name] = _table([row for row in chosen if family(str(row.get("metric"))) == name])
-    return found
+def tables(rows: Sequence[Tree], *, part: str) -> dict[Family, Shelf]:
+    """Every score of a part, by section of the report; metrics with the same labels stand together.
 
-
-def cohort(run: RunFolder) -> tuple[list[str], list[list[str]]]:
-    """Counts of cases by part and, where the case list knows it, by site."""
-    sites = sorted({case.get("site") or "" for case in run.cases} - {""})
-    seen = Counter((case.get("part", ""), case.get("site") or "") for case in run.cases)
-    body = []
-    for part in PARTS:
-        scored = sum(count for (where, _), count in seen.items() if where == part)
-        total = len(run.split[part]) if part in run.split else scored
-        if total:
-            by_site = [str(seen[part, site]) if scored else "·" for site in sites]
-            body.append([part, str(total), *by_site])
-    return ["part", "cases", *sites], body
-
-
-def case_list(cases: Sequence[Mapping[str, str]]) -> CaseList | None:
-    """Test cases by their main score, worst first; a tenth of them (at least one) flagged."""
-    test = [case for case in cases if case.get("part") == "test"] or list(cases)
-    if not test:
-        return None
-    columns = [c for c in test[0] if c not in {"case", "patient", "site", "part"}]
-    metric = next((c for name in HEADLINE for c in columns if c.startswith(name)), None)
-    if metric is None:
-        return None
-    sign = -1 if lower_is_better(metric) else 1
-    scored = [(case, _number(case.get(metric))) for case in test]
-    scored.sort(key=lambda pair: sign * pair[1] if math.isfinite(pair[1]) else math.inf)
-    flagged = max(1, sum(math.isfinite(value) for _, value in scored) // 10)
-    rows = [
-        CaseRow(
-            case=case.get("case", ""),
-            site=case.get("site") or "",
-            part=case.get("part", ""),
-            values=tuple(show(_number(case.get(column))) for column in columns),
-            score=value,
-            worst=place < flagged and math.isfinite(value),
-        )
-        for place, (case, value) in enumerate(scored)
-    ]
-    return CaseList(metric, tuple(columns), tuple(rows))
-
-
-def accepted_coverage(curve: Tree, target: float) -> float | None:
-    """The largest share of cases that may be kept with a risk of at most ``target``.
-
-    Example:
-        >>> accepted_coverage({"coverage": [0.2, 0.6, 1.0], "risk": [0.0, 0.04, 0.1]}, 0.05)
-        0.6
+    Variants of a metric, and rankings by any other uncertainty than the one in use, are to open.
     """
-    pairs = zip(curve["coverage"], curve["risk"], strict=True)
-    return max((c for c, risk in pairs if risk <= target), default=None)
-
-
-def review_sentence(curve: Tree, target: float) -> str:
-    """What the risk-coverage curve means for work: how much to review for which error."""
-    accepted = accepted_coverage(curve, target)
-    goal = f"{target:.0%}" if target >= 0.01 else f"{target:.2g}"
-    if accepted is None:
-        lowest = min(zip(curve["risk"], curve["coverage"], strict=True))
-        return (
-            f"No share of review keeps the mean risk under {goal} here: the lowest is "
-            f"{lowest[0]:.1%}, when the {lowest[1]:.0%} most certain are kept."
+    chosen = [row for row in rows if row.get("part") == part]
+    by_family: dict[Family, list[Tree]] = {}
+    for row in chosen:
+        by_family.setdefault(family(str(row.get("metric"))), []).append(row)
+    return {
+        name: Shelf(
+            _blocks([row for row in mine if not _is_side(row)]),
+            _blocks([row for row in mine if _is_side(row)]),
         )
-    if accepted >= 1:
-        return f"The mean risk is under {goal} without any review."
-    return (
-        f"Reviewing the {1 - accepted:.0%} most uncertain keeps the mean risk of the rest "
-        f"under {goal}; without review it is {curve['risk'][-1]:.1%}."
-    )
+        for name, mine in by_family.items()
+    }
+
+
+def conditions(rows: Sequence[Tree]) -> Table | None:
+    """What the test cases scored under every attack and shift (parts named ``test/...``)."""
+    named = [
+        {**row, "label": str(row["part"]).removeprefix("test/")}
+        for row in rows
+        if str(row.get("part", "")).startswith("test/")
+    ]
+    return _table(named) if named else None
+
+
+def held_out_value(rows: Sequence[Tree], metric: str) -> float | None:
+    """A metric's value on test patients over everything; absent where it is not defined."""
+    found = [row for row in rows if row.get("part") == "test" and row.get("metric") == metric]
+    value = number(representative(found, metric).get("value")) if found else math.nan
+    return value if math.isfinite(value) else None
+
+
+def representative(rows: Sequence[Tree], metric: str) -> Tree:
+    """A metric's row over all labels where there is one, else its first."""
+    mine = [row for row in rows if row.get("metric") == metric]
+    by_label = {str(row.get("label", "")): row for row in mine}
+    return next((by_label[name] for name in OVERALL if name in by_label), mine[0])
 
 
 def show(value: float) -> str:
@@ -180,31 +148,55 @@ def show(value: float) -> str:
     return f"{value:.{decimals}f}" if abs(value) >= 0.001 else f"{value:.1e}"
 
 
-def _table(rows: Sequence[Tree]) -> Table:
-    metrics = list(dict.fromkeys(str(row.get("metric")) for row in rows))
-    labels = list(dict.fromkeys(str(row.get("label", "")) for row in rows))
-    at = {(str(row.get("metric")), str(row.get("label", ""))): score(row) for row in rows}
-    counts = {cell.n for cell in at.values()}
-    n = counts.pop() if len(counts) == 1 else ""
-    if len(labels) >= len(metrics) or len(metrics) <= 4:
-        cells = tuple(tuple(at.get((m, name)) for m in metrics) for name in labels)
-        return Table(tuple(labels), tuple(spell(m) for m in metrics), cells, n)
-    cells = tuple(tuple(at.get((m, name)) for name in labels) for m in metrics)
-    return Table(tuple(spell(m) for m in metrics), tuple(labels), cells, n)
-
-
-def _overall(rows: Sequence[Tree], metric: str) -> Tree | None:
-    mine = {str(row.get("label", "")): row for row in rows if row.get("metric") == metric}
-    return next((mine[name] for name in OVERALL if name in mine), None)
-
-
-def _representative(rows: Sequence[Tree], metric: str) -> Tree:
-    first = next(row for row in rows if row.get("metric") == metric)
-    return _overall(rows, metric) or first
-
-
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+    """A value as a number; what is no number is NaN."""
     try:
         return float(value)
     except (TypeError, ValueError):
         return math.nan
+
+
+def _is_side(row: Tree) -> bool:
+    other = str(row.get("label", "")).startswith("uncertainty/") and row["label"] != RANKED_BY
+    return other or any(part in str(row.get("metric")) for part in SIDE)
+
+
+def _blocks(rows: Sequence[Tree]) -> list[Table]:
+    blocks: dict[frozenset[str], list[Tree]] = {}
+    for metric in dict.fromkeys(row.get("metric") for row in rows):
+        mine = [row for row in rows if row.get("metric") == metric]
+        labels = frozenset(str(row.get("label", "")) for row in mine)
+        blocks.setdefault(labels, []).extend(mine)
+    return [_table(block) for block in blocks.values()]
+
+
+def _table(rows: Sequence[Tree]) -> Table:
+    """The longer axis runs down; what concerns all labels comes first."""
+    defined = [row for row in rows if math.isfinite(number(row.get("value")))] or list(rows)
+    labels = list(dict.fromkeys(_label(row) for row in defined))
+    labels.sort(key=lambda name: name not in OVERALL)
+    undefined = dict.fromkeys(name for row in rows if (name := _label(row)) not in labels)
+    metrics = list(dict.fromkeys(str(row.get("metric")) for row in defined))
+    at = {(str(row.get("metric")), _label(row)): score(row) for row in rows}
+    spelled = [spell(metric) for metric in metrics]
+    if len(labels) >= len(metrics) or len(metrics) <= 5:
+        down, across = labels, spelled
+        cells = tuple(tuple(at.get((m, name)) for m in metrics) for name in labels)
+    else:
+        down, across = spelled, labels
+        cells = tuple(tuple(at.get((m, name)) for name in labels) for m in metrics)
+    row_n = tuple(_common(row) for row in cells)
+    n = row_n[0] if len(set(row_n)) == 1 else ""
+    return Table(tuple(down), tuple(across), cells, n, row_n, tuple(undefined))
+
+
+def _common(cells: Sequence[Score | None]) -> str:
+    counts = {cell.n for cell in cells if cell is not None}
+    return counts.pop() if len(counts) == 1 else ""
+
+
+def _label(row: Tree) -> str:
+    name = str(row.get("label", ""))
+    if not name.startswith("uncertainty/"):
+        return name
+    return name.removeprefix("uncertainty/").replace("/", ", ").replace("_", " ")

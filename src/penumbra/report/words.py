@@ -1,15 +1,13 @@
 """Metric and loss names as a reader sees them."""
 
+import re
 from typing import Literal
 
-Family = Literal["task", "calibration", "uncertainty", "localization", "robustness"]
+Family = Literal["task", "calibration", "uncertainty", "amount", "localization", "robustness"]
 
 _WORDS = {
     "dice": "Dice",
     "hd95": "HD95",
-    "hd95_mm": "HD95 (mm)",
-    "assd_mm": "ASSD (mm)",
-    "surface_dice": "surface Dice",
     "iou": "IoU",
     "auroc": "AUC",
     "auc": "AUC",
@@ -31,28 +29,41 @@ _WORDS = {
     "xray": "X-ray",
     "mm": "(mm)",
     "l2": "L2",
+    "uncertainty": "",
+    "attention": "",
+    "otsu": "(Otsu)",
+    "tuned": "(tuned)",
+    "gibbs": "Gibbs",
+    "rician": "Rician",
+    "probe": "one-image",
     "pretrain": "Pre-training",
     "train": "Training",
 }
 _FAMILIES: dict[Family, tuple[str, ...]] = {
-    "robustness": ("attack", "shift", "fgsm", "pgd", "robust", "degradation", "severity", "noise"),
-    "calibration": ("ece", "brier", "nll", "calibration", "temperature", "conformal", "mce"),
-    "uncertainty": ("aurc", "risk", "error_auroc", "spearman", "ood", "audit", "review", "epi"),
-    "localization": ("pointing", "hit", "localiz", "centroid", "insertion", "deletion", "faithful"),
+    "amount": ("uncertainty/",),
+    "localization": ("attention/", "pointing", "localiz", "centroid", "insertion", "deletion"),
+    "robustness": ("probe_", "attack", "shift", "fgsm", "pgd", "robust", "degradation"),
+    "calibration": ("ece", "brier", "nll", "calibration", "temperature", "conformal"),
+    "uncertainty": ("aurc", "risk", "error_auroc", "spearman", "ood", "audit", "review"),
 }
-_LOWER = ("ece", "brier", "nll", "aurc", "risk", "hd95", "assd", "centroid", "degradation", "mce")
+_LOWER = ("ece", "brier", "nll", "aurc", "risk", "hd95", "assd", "centroid", "degradation")
+_LOWER_COUNTS = ("missed", "false_alarm", "review", "uncertainty")
 
 
 def spell(name: str) -> str:
     """A name for readers.
 
     Example:
-        >>> spell("surface_dice"), spell("ece_raw"), spell("dice_WT")
-        ('surface Dice', 'ECE raw', 'Dice WT')
+        >>> spell("surface_dice"), spell("hd95_mm"), spell("uncertainty/epistemic"), spell("pgd-10")
+        ('surface Dice', 'HD95 (mm)', 'epistemic', 'PGD-10')
     """
-    if name in _WORDS:
-        return _WORDS[name]
-    return " ".join(_WORDS.get(word, word) for word in name.replace("/", "_").split("_"))
+    words = (_word(word) for word in re.split(r"[_/\s]+", name))
+    return " ".join(filter(None, words)) or name
+
+
+def _word(word: str) -> str:
+    stem, dash, rest = word.partition("-")  # pgd-10
+    return _WORDS.get(stem, stem) + dash + rest
 
 
 def family(metric: str) -> Family:
@@ -65,4 +76,4 @@ def family(metric: str) -> Family:
 
 def lower_is_better(metric: str) -> bool:
     """Whether small values of a metric are good."""
-    return any(part in metric.lower() for part in _LOWER)
+    return any(part in metric.lower() for part in _LOWER + _LOWER_COUNTS)

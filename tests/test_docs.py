@@ -1,0 +1,55 @@
+"""The pages for readers name only what exists."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from penumbra import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not target.startswith(("http:", "https:", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_named_functions_exist(page: Path) -> None:
+    for name in set(re.findall(r"`(penumbra(?:\.\w+)+)`", page.read_text())):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_named_source_files_exist(page: Path) -> None:
+    for name in set(
+        re.findall(r"`((?:src|tests|docs|benchmarks)/[\w/.-]+\.\w+)`", page.read_text())
+    ):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_shown_are_verbs_with_options_that_exist(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb, rest in re.findall(r"(?m)(?:^|`)penumbra ([a-z]+)([^`\n#]*)", page.read_text()):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([verb, "--help"])
+        assert not stop.value.code, f"{page.name}: penumbra {verb}"
+        shown = capsys.readouterr().out
+        for option in re.findall(r"--[a-z]+(?![.\w])", rest):
+            assert option in shown, f"{page.name}: penumbra {verb} {option}"
+
+
+def test_the_readme_fits_in_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
