@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from penumbra.augment.elastic import resample, rigid_positions
-from penumbra.augment.intensity import per_image
+from penumbra.augment.intensity import along_axis, per_image
 from penumbra.augment.profile import Profile, draw_seed
 
 
@@ -49,13 +49,8 @@ def _mirrored(weights: Tensor) -> Tensor:
 
 def _circulate(image: Tensor, kernel: Tensor, axis: int) -> Tensor:
     n = kernel.shape[-1]
-    matrix = kernel.to(image)[:, _differences(n).to(kernel.device)]  # [b, n, n]
-    before = image.shape[1 : 2 + axis]
-    after = image.shape[3 + axis :]
-    flat = image.reshape(image.shape[0], math.prod(before), n, math.prod(after))
-    if after:
-        return (matrix[:, None] @ flat).reshape(image.shape)
-    return (flat[..., 0] @ matrix.mT).reshape(image.shape)
+    matrix = kernel.to(image)[:, _differences(n).to(image.device)]
+    return along_axis(image, matrix, axis)
 
 
 @lru_cache(maxsize=32)

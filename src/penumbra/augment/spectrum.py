@@ -4,10 +4,9 @@ Mass attenuation coefficients in cm^2/g: Hubbell & Seltzer, NISTIR 5632 (NIST St
 Database 126, 2004), tables 3 and 4, read at the listed energies and interpolated log-log.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -76,13 +75,15 @@ class Spectrum:
         ``areal`` is the areal density t in g/cm^2 of each material along the ray.
         """
         tables = {m: self.attenuation(m).tolist() for m in areal}
-        terms = []
+        # the hardest photons are attenuated least: their term keeps the sum away from zero
+        depth = _weighted(areal, {m: table[-1] for m, table in tables.items()})
+        total = torch.zeros_like(depth)
         for i, share in enumerate(self.share.tolist()):
-            depth = sum(areal[m] * table[i] for m, table in tables.items())
-            terms.append(math.log(share) - depth)
-        return -torch.logsumexp(torch.stack(terms), 0)
+            excess = _weighted(areal, {m: table[-1] - table[i] for m, table in tables.items()})
+            total = total + share * torch.exp(excess)
+        return depth - torch.log(total)
 
-    @property
+    @cached_property
     def reference_kev(self) -> float:
         """The single energy that gives 20 cm of water the same attenuation: HU refer to it."""
         water = torch.tensor([_CALIBRATION_CM], dtype=torch.float64)
@@ -92,7 +93,7 @@ class Spectrum:
 
 
 @lru_cache(maxsize=8)
-def tube_spectrum(kvp: float, filter_mm_al: float = 7.0, bins: int = 24) -> Spectrum:
+def tube_spectrum(kvp: float, filter_mm_al: float = 7.0, bins: int = 16) -> Spectrum:
     """Tungsten tube behind aluminium, seen by an energy-integrating detector.
 
     Kramers' law (photons per keV ~ (kVp - E) / E), characteristic K lines above the 69.5 keV edge,
@@ -114,6 +115,10 @@ def tube_spectrum(kvp: float, filter_mm_al: float = 7.0, bins: int = 24) -> Spec
     thickness = filter_mm_al / 10 * DENSITY["aluminium"]
     signal = signal * torch.exp(-mass_attenuation("aluminium", energy) * thickness)
     return Spectrum(energy, signal / signal.sum())
+
+
+def _weighted(areal: Mapping[Material, Tensor], weight: Mapping[Material, float]) -> Tensor:
+    return torch.stack([t * weight[m] for m, t in areal.items()]).sum(0)
 
 
 def single_energy(kev: float) -> Spectrum:

@@ -67,9 +67,9 @@ def hardening(
 ) -> Float[Tensor, "*rays"]:
     """Polychromatic minus monochromatic line integral, in mm of water; zero for one energy."""
     kev = torch.tensor([spectrum.reference_kev], dtype=torch.float64)
-    linear = sum(float(mass_attenuation(m, kev)) * t for m, t in areal.items())
+    parts = [float(mass_attenuation(m, kev)) * t for m, t in areal.items()]
     water = float(mass_attenuation("water", kev))
-    return 10 * (spectrum.line_integral(areal) - linear) / water
+    return 10 * (spectrum.line_integral(areal) - torch.stack(parts).sum(0)) / water
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class BeamHardening:
         coarse, coarse_spacing = _coarser(slices, spacing)
         spectrum = tube_spectrum(self.kvp)
         shape = (coarse.shape[2], coarse.shape[3])
-        scanner = parallel_scanner(shape, coarse_spacing)
+        scanner = _quick_scanner(shape, coarse_spacing)
         areal = scan(coarse, scanner, coarse_spacing, spectrum.reference_kev)
         change = fbp(hardening(areal, spectrum), scanner, shape, coarse_spacing)
         return 1000 * F.interpolate(change, slices.shape[2:], mode="bilinear", antialias=False)
@@ -199,9 +199,11 @@ class Metal:
             - per_image(centre[:, 1], slices) * theta.sin()
         )
         chord = 2 * (per_image(radius, slices) ** 2 - offset**2).clamp(min=0).sqrt()
-        metal = chord / 10 * DENSITY["titanium"]
-        with_metal: dict[Material, Tensor] = {**areal, "titanium": metal}
-        change = hardening(with_metal, spectrum) - hardening(areal, spectrum)
+        hit = (chord > 0).expand_as(areal["water"])
+        change = torch.zeros_like(areal["water"])
+        clear = {m: t[hit] for m, t in areal.items()}
+        metal = chord.expand_as(change)[hit] / 10 * DENSITY["titanium"]
+        change[hit] = hardening({**clear, "titanium": metal}, spectrum) - hardening(clear, spectrum)
         streaks = 1000 * fbp(change, scanner, shape, spacing)
         x = (torch.arange(shape[0]).to(slices) - (shape[0] - 1) / 2) * spacing[0]
         y = (torch.arange(shape[1]).to(slices) - (shape[1] - 1) / 2) * spacing[1]
