@@ -124,6 +124,6 @@ def gaussian(
         index = torch.arange(n, device=image.device, dtype=image.dtype)
         distance = (index[:, None] - index[None]) ** 2
         width = sigma.to(image).clamp(min=1e-3)[:, None, None]
-        matrix = torch.exp(-distance / (2 * width**2))
+        matrix = torch.exp((-distance / (2 * width**2)).clamp(min=-60))  # no slow denormals
         image = along_axis(image, matrix / matrix.sum(-1, keepdim=True), axis)
     return image

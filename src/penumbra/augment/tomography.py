@@ -34,6 +34,9 @@ VIEWS = 1000
 _BONE_HU = (150.0, 1200.0)
 """Below: water of some density. Above: cortical bone. Linear mixture between."""
 
+_ROUTINE_DOSE = 5e6
+"""Photons as in ``Dose``."""
+
 _METAL_HU = 3071.0
 """12-bit scanners saturate here."""
 
@@ -98,7 +101,7 @@ class BeamHardening:
         scanner = _quick_scanner(shape, coarse_spacing)
         areal = scan(coarse, scanner, coarse_spacing, spectrum.reference_kev)
         change = fbp(hardening(areal, spectrum), scanner, shape, coarse_spacing)
-        return 1000 * F.interpolate(change, slices.shape[2:], mode="bilinear", antialias=False)
+        return 1000 * _finer(change, (slices.shape[2], slices.shape[3]))
 
 
 @dataclass(frozen=True)
@@ -135,27 +138,22 @@ class Dose:
                 counts.shape, generator=generator, device=counts.device, dtype=counts.dtype
             )
             spread = noise * counts.clamp(min=1).rsqrt()
-            return 1000 * fbp(spread * self._mm_of_water(), scanner, shape, spacing)
+            return 1000 * fbp(
+                spread * _mm_of_water(tube_spectrum(self.kvp)), scanner, shape, spacing
+            )
 
         return image + _slicewise(image, change)
-
-    def _mm_of_water(self) -> float:
-        kev = torch.tensor([tube_spectrum(self.kvp).reference_kev], dtype=torch.float64)
-        return 10 / float(mass_attenuation("water", kev))
 
     def _depth(self, slices: Tensor, scanner: Scanner, spacing: tuple[float, float]) -> Tensor:
         """Line integrals before the detector; they are smooth, so a coarse image will do."""
         coarse, coarse_spacing = _coarser(slices, spacing)
-        rays = parallel_scanner((coarse.shape[2], coarse.shape[3]), coarse_spacing, scanner.angles)
         water = (1 + coarse / 1000).clamp(min=0)
-        depth = project(water, rays, coarse_spacing) / self._mm_of_water()
-        size = (scanner.angles, scanner.detectors)
-        return F.interpolate(depth, size, mode="bilinear", antialias=False)
+        return project(water, scanner, coarse_spacing) / _mm_of_water(tube_spectrum(self.kvp))
 
 
 @dataclass(frozen=True)
 class Metal:
-    """A titanium disc in the body and the streaks of its hardening and photon starvation."""
+    """A titanium disc (a rod in volumes), its hardening streaks and photon starvation."""
 
     diameter_mm: Float[Tensor, " b"]
     place: Float[Tensor, "b 2"]
@@ -186,12 +184,7 @@ class Metal:
         spectrum = tube_spectrum(self.kvp)
         scanner = _quick_scanner(shape, spacing)
         coarse, coarse_spacing = _coarser(slices, spacing)
-        rays = parallel_scanner((coarse.shape[2], coarse.shape[3]), coarse_spacing, scanner.angles)
-        size = (scanner.angles, scanner.detectors)
-        areal = {
-            m: F.interpolate(t, size, mode="bilinear", antialias=False)
-            for m, t in scan(coarse, rays, coarse_spacing, spectrum.reference_kev).items()
-        }
+        areal = scan(coarse, scanner, coarse_spacing, spectrum.reference_kev)
         theta, s = (r.to(slices) for r in scanner.rays())
         offset = (
             s
@@ -203,7 +196,9 @@ class Metal:
         change = torch.zeros_like(areal["water"])
         clear = {m: t[hit] for m, t in areal.items()}
         metal = chord.expand_as(change)[hit] / 10 * DENSITY["titanium"]
-        change[hit] = hardening({**clear, "titanium": metal}, spectrum) - hardening(clear, spectrum)
+        through: dict[Material, Tensor] = {**clear, "titanium": metal}
+        change[hit] = hardening(through, spectrum) - hardening(clear, spectrum)
+        change[hit] += self._starvation(spectrum.line_integral(through), scanner, spectrum)
         streaks = 1000 * fbp(change, scanner, shape, spacing)
         x = (torch.arange(shape[0]).to(slices) - (shape[0] - 1) / 2) * spacing[0]
         y = (torch.arange(shape[1]).to(slices) - (shape[1] - 1) / 2) * spacing[1]
@@ -214,6 +209,14 @@ class Metal:
         edge = (per_image(radius, slices) - distance) / min(spacing) + 0.5
         inside = edge.clamp(0, 1) * (per_image(radius, slices) > 0)
         return streaks * (1 - inside) + inside * (_METAL_HU - slices)
+
+    def _starvation(self, depth: Tensor, scanner: Scanner, spectrum: Spectrum) -> Tensor:
+        """Photon noise behind the metal at a routine dose, in mm of water."""
+        generator = torch.Generator(depth.device).manual_seed(self.seed)
+        noise = torch.randn(len(depth), generator=generator, device=depth.device, dtype=depth.dtype)
+        photons = _ROUTINE_DOSE * scanner.pitch * VIEWS / scanner.angles
+        counts = (photons * torch.exp(-depth)).clamp(min=1)
+        return noise * counts.rsqrt() * _mm_of_water(spectrum)
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,12 @@ class Kernel:
         return image - detail * per_image(self.sigma_mm.sign(), image)
 
 
+def _mm_of_water(spectrum: Spectrum) -> float:
+    """Millimetres of water that attenuate by a factor e."""
+    kev = torch.tensor([spectrum.reference_kev], dtype=torch.float64)
+    return 10 / float(mass_attenuation("water", kev))
+
+
 def _draw_voltage(generator: torch.Generator) -> float:
     index = torch.randint(len(VOLTAGES_KVP), (1,), generator=generator, device=generator.device)
     return VOLTAGES_KVP[int(index)]
@@ -247,12 +256,22 @@ def _quick_scanner(shape: tuple[int, int], spacing: tuple[float, float]) -> Scan
 
 
 def _coarser(slices: Tensor, spacing: tuple[float, float]) -> tuple[Tensor, tuple[float, float]]:
-    """Attenuation along a ray is smooth: half the resolution, at most 128 voxels a side."""
+    """Attenuation along a ray is smooth: half the resolution, at most 128 voxels a side.
+
+    Sides are padded to a whole number of coarse voxels.
+    """
     h, w = slices.shape[2:]
-    factor = max(1, min(h, w, 2), math.ceil(max(h, w) / 128))
-    size = (max(1, round(h / factor)), max(1, round(w / factor)))
-    coarse = F.interpolate(slices, size, mode="area")
-    return coarse, (spacing[0] * h / size[0], spacing[1] * w / size[1])
+    factor = max(min(h, w, 2), math.ceil(max(h, w) / 128))
+    padded = F.pad(slices, (0, -w % factor, 0, -h % factor), mode="replicate")
+    return F.avg_pool2d(padded, factor), (spacing[0] * factor, spacing[1] * factor)
+
+
+def _finer(coarse: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Back from ``_coarser`` to a grid of ``shape``."""
+    factor = max(math.ceil(n / m) for n, m in zip(shape, coarse.shape[2:], strict=True))
+    size = [m * factor for m in coarse.shape[2:]]
+    fine = F.interpolate(coarse, size, mode="bilinear", antialias=False)
+    return fine[:, :, : shape[0], : shape[1]]
 
 
 def _slicewise(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
