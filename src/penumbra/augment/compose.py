@@ -12,10 +12,11 @@ from penumbra.augment.elastic import Warp
 from penumbra.augment.intensity import BiasField, Exposure, Gain, Gamma, Window
 from penumbra.augment.kspace import Ghosting, Gibbs, Motion, Rician, Spike, Undersampling
 from penumbra.augment.masking import Masking, labelled
+from penumbra.augment.metal import Metal
 from penumbra.augment.profile import ACQUISITION, INTENSITY, LIMITS, Profile, profile_for
 from penumbra.augment.radiograph import Blur, Collimation, PhotonNoise, Scatter
 from penumbra.augment.supervoxel import coarse_supervoxels
-from penumbra.augment.tomography import BeamHardening, Dose, Kernel, Metal
+from penumbra.augment.tomography import BeamHardening, Dose, Kernel
 from penumbra.types import IGNORE, Modality
 
 

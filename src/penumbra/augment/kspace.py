@@ -94,7 +94,7 @@ class Undersampling:
         rest = ((n / acceleration - centre) / (n - centre).clamp(min=1)).clamp(0, 1)
         chance = torch.rand(shape[0], n // 2 + 1, generator=generator, device=device)
         random = chance.gather(1, k.long().expand(shape[0], n)) < rest
-        equispaced = torch.remainder(k, acceleration) < 1
+        equispaced = torch.remainder(k, 1 / rest.clamp(min=1 / n)) < 1
         equal = torch.rand(shape[0], 1, generator=generator, device=device) < 0.5
         return cls((full | torch.where(equal, equispaced, random)).float(), axis)
 

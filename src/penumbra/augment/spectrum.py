@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Material = Literal["water", "bone", "aluminium", "titanium"]
+Material = Literal["water", "bone", "aluminium", "iron"]
 
 ENERGY_KEV = (10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0)
 
@@ -22,15 +22,15 @@ MASS_ATTENUATION: Mapping[Material, tuple[float, ...]] = {
     "water": (5.329, 1.673, 0.8096, 0.3756, 0.2683, 0.2269, 0.2059, 0.1837, 0.1707, 0.1505),
     "bone": (28.51, 9.032, 4.001, 1.331, 0.6655, 0.4242, 0.3148, 0.2229, 0.1855, 0.1480),
     "aluminium": (26.23, 7.955, 3.441, 1.128, 0.5685, 0.3681, 0.2778, 0.2018, 0.1704, 0.1378),
-    "titanium": (110.7, 35.87, 15.85, 4.972, 2.214, 1.213, 0.7661, 0.4052, 0.2721, 0.1649),
+    "iron": (170.6, 57.08, 25.68, 8.176, 3.629, 1.958, 1.205, 0.5952, 0.3717, 0.1964),
 }
-"""Water; bone, cortical (ICRU-44); Al; Ti. All edges of these materials lie below 10 keV."""
+"""Water; bone, cortical (ICRU-44); Al; Fe. All edges of these materials lie below 10 keV."""
 
 DENSITY: Mapping[Material, float] = {
     "water": 1.0,
     "bone": 1.92,
     "aluminium": 2.699,
-    "titanium": 4.54,
+    "iron": 7.874,
 }
 """g/cm^3."""
 
