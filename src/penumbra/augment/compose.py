@@ -11,10 +11,12 @@ from torch import Tensor
 from penumbra.augment.elastic import Warp
 from penumbra.augment.intensity import BiasField, Exposure, Gain, Gamma, Window
 from penumbra.augment.kspace import Ghosting, Gibbs, Motion, Rician, Spike, Undersampling
-from penumbra.augment.masking import Masking, blocks, labelled
+from penumbra.augment.masking import Masking, labelled
+from penumbra.augment.metal import Metal
 from penumbra.augment.profile import ACQUISITION, INTENSITY, LIMITS, Profile, profile_for
 from penumbra.augment.radiograph import Blur, Collimation, PhotonNoise, Scatter
-from penumbra.augment.tomography import BeamHardening, Dose, Kernel, Metal
+from penumbra.augment.supervoxel import coarse_supervoxels
+from penumbra.augment.tomography import BeamHardening, Dose, Kernel
 from penumbra.types import IGNORE, Modality
 
 
@@ -87,12 +89,16 @@ def two_views(
     crop and intensity only, in both. Proposal 2.1.2.
 
     Args:
-        labels: known structures; each is masked as a whole or not at all.
+        labels: known structures, each masked as a whole or not at all; elsewhere, and without
+            them, supervoxels are masked.
         spacing_mm: voxel size per axis; without it amplitudes count voxels as millimetres.
     """
     rows = profile_for(modality, spacing_mm)
     if kind == "generic":
         rows = rows.at("elastic", 0)
+    regions = coarse_supervoxels(image) if kind == "anatomy" else None
+    if regions is not None and labels is not None:
+        regions = labelled(labels, regions)
     views = []
     for changes_protocol in (False, kind == "anatomy"):
         warp = Warp.sample(generator, image.shape, rows)
@@ -103,11 +109,9 @@ def two_views(
         if changes_protocol:
             moved = _one_of(moved, ACQUISITION[modality], rows, generator, 0.8)
         moved = moved.clamp(*LIMITS[modality])
-        if kind == "anatomy":
-            regions = blocks(generator, image.shape[0], image.shape[2:]).to(image.device)
-            if labels is not None:
-                regions = labelled(warp.apply_labels(labels), regions)
-            moved = Masking.sample(generator, image.shape, rows, inside, regions).apply(moved)
+        if regions is not None:
+            seen = warp.apply_labels(regions)
+            moved = Masking.sample(generator, image.shape, rows, inside, seen).apply(moved)
         half = torch.tensor(
             [max((n - 1) * s, 1e-6) for n, s in zip(image.shape[2:], warp.spacing_mm, strict=True)]
         )

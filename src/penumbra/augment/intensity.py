@@ -1,5 +1,6 @@
 """Grey values inside clinical ranges: gamma, gain, bias field, HU window, exposure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,18 @@ from penumbra.augment.profile import Profile, random_sign
 def per_image(values: Tensor, image: Tensor) -> Tensor:
     """One value per image, shaped and typed to broadcast over it."""
     return values.to(image).view(-1, *(1,) * (image.ndim - 1))
+
+
+def along_axis(
+    image: Float[Tensor, "b c *space"], matrix: Float[Tensor, "b n n"], axis: int
+) -> Float[Tensor, "b c *space"]:
+    """One matrix per image, applied along one spatial axis."""
+    b, n = image.shape[0], image.shape[2 + axis]
+    before, after = image.shape[1 : 2 + axis], image.shape[3 + axis :]
+    if not after:
+        return (image.reshape(b, -1, n) @ matrix.mT).reshape(image.shape)
+    flat = image.reshape(b, math.prod(before), n, math.prod(after))
+    return (matrix[:, None] @ flat).reshape(image.shape)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from penumbra.augment.elastic import resample, rigid_positions
-from penumbra.augment.intensity import per_image
+from penumbra.augment.intensity import along_axis, per_image
 from penumbra.augment.profile import Profile, draw_seed
 
 
@@ -49,13 +49,8 @@ def _mirrored(weights: Tensor) -> Tensor:
 
 def _circulate(image: Tensor, kernel: Tensor, axis: int) -> Tensor:
     n = kernel.shape[-1]
-    matrix = kernel.to(image)[:, _differences(n).to(kernel.device)]  # [b, n, n]
-    before = image.shape[1 : 2 + axis]
-    after = image.shape[3 + axis :]
-    flat = image.reshape(image.shape[0], math.prod(before), n, math.prod(after))
-    if after:
-        return (matrix[:, None] @ flat).reshape(image.shape)
-    return (flat[..., 0] @ matrix.mT).reshape(image.shape)
+    matrix = kernel.to(image)[:, _differences(n).to(image.device)]
+    return along_axis(image, matrix, axis)
 
 
 @lru_cache(maxsize=32)
@@ -99,7 +94,7 @@ class Undersampling:
         rest = ((n / acceleration - centre) / (n - centre).clamp(min=1)).clamp(0, 1)
         chance = torch.rand(shape[0], n // 2 + 1, generator=generator, device=device)
         random = chance.gather(1, k.long().expand(shape[0], n)) < rest
-        equispaced = torch.remainder(k, acceleration) < 1
+        equispaced = torch.remainder(k, 1 / rest.clamp(min=1 / n)) < 1
         equal = torch.rand(shape[0], 1, generator=generator, device=device) < 0.5
         return cls((full | torch.where(equal, equispaced, random)).float(), axis)
 

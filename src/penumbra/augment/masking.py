@@ -92,3 +92,33 @@ def _choose(
     taken = (part.cumsum(1) - part / 2 <= share) & (key < 2.0)  # off by half a region at most
     chosen = torch.zeros_like(taken).scatter(1, order, taken)
     return (chosen.gather(1, flat) & inside).view(body.shape)
+
+
+def atlas_regions(
+    atlas: Int[Tensor, "*grid"],
+    lower: Float[Tensor, "b dim"],
+    upper: Float[Tensor, "b dim"],
+    space: Sequence[int],
+) -> Int[Tensor, "b *space"]:
+    """Labels of an atlas inside each image's box, nearest neighbour.
+
+    ``lower`` and ``upper`` are the positions of the image's outer edges in body-normalised
+    coordinates (0..1 spans the atlas); outside of the atlas the label is 0.
+
+    Example:
+        >>> atlas = torch.tensor([1, 2])
+        >>> box = torch.tensor([[0.0]]), torch.tensor([[1.0]])
+        >>> atlas_regions(atlas, *box, (4,)).tolist()
+        [[1, 1, 2, 2]]
+    """
+    count, dim = lower.shape
+    number = torch.zeros((count, *(1,) * dim), dtype=torch.long, device=atlas.device)
+    valid = torch.ones_like(number, dtype=torch.bool)
+    for axis, (n, size) in enumerate(zip(space, atlas.shape, strict=True)):
+        fraction = (torch.arange(n, device=lower.device) + 0.5) / n
+        position = lower[:, axis, None] + fraction * (upper - lower)[:, axis, None]
+        cell = (position * size).floor().long().to(atlas.device)
+        shape = (count, *(n if a == axis else 1 for a in range(dim)))
+        valid = valid & ((cell >= 0) & (cell < size)).view(shape)
+        number = number * size + cell.clamp(0, size - 1).view(shape)
+    return torch.where(valid, atlas.flatten()[number].long(), 0)

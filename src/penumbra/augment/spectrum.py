@@ -4,10 +4,9 @@ Mass attenuation coefficients in cm^2/g: Hubbell & Seltzer, NISTIR 5632 (NIST St
 Database 126, 2004), tables 3 and 4, read at the listed energies and interpolated log-log.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Material = Literal["water", "bone", "aluminium", "titanium"]
+Material = Literal["water", "bone", "aluminium", "iron"]
 
 ENERGY_KEV = (10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0)
 
@@ -23,15 +22,15 @@ MASS_ATTENUATION: Mapping[Material, tuple[float, ...]] = {
     "water": (5.329, 1.673, 0.8096, 0.3756, 0.2683, 0.2269, 0.2059, 0.1837, 0.1707, 0.1505),
     "bone": (28.51, 9.032, 4.001, 1.331, 0.6655, 0.4242, 0.3148, 0.2229, 0.1855, 0.1480),
     "aluminium": (26.23, 7.955, 3.441, 1.128, 0.5685, 0.3681, 0.2778, 0.2018, 0.1704, 0.1378),
-    "titanium": (110.7, 35.87, 15.85, 4.972, 2.214, 1.213, 0.7661, 0.4052, 0.2721, 0.1649),
+    "iron": (170.6, 57.08, 25.68, 8.176, 3.629, 1.958, 1.205, 0.5952, 0.3717, 0.1964),
 }
-"""Water; bone, cortical (ICRU-44); Al; Ti. All edges of these materials lie below 10 keV."""
+"""Water; bone, cortical (ICRU-44); Al; Fe. All edges of these materials lie below 10 keV."""
 
 DENSITY: Mapping[Material, float] = {
     "water": 1.0,
     "bone": 1.92,
     "aluminium": 2.699,
-    "titanium": 4.54,
+    "iron": 7.874,
 }
 """g/cm^3."""
 
@@ -76,13 +75,15 @@ class Spectrum:
         ``areal`` is the areal density t in g/cm^2 of each material along the ray.
         """
         tables = {m: self.attenuation(m).tolist() for m in areal}
-        terms = []
+        # the hardest photons are attenuated least: their term keeps the sum away from zero
+        depth = _weighted(areal, {m: table[-1] for m, table in tables.items()})
+        total = torch.zeros_like(depth)
         for i, share in enumerate(self.share.tolist()):
-            depth = sum(areal[m] * table[i] for m, table in tables.items())
-            terms.append(math.log(share) - depth)
-        return -torch.logsumexp(torch.stack(terms), 0)
+            excess = _weighted(areal, {m: table[-1] - table[i] for m, table in tables.items()})
+            total = total + share * torch.exp(excess)
+        return depth - torch.log(total)
 
-    @property
+    @cached_property
     def reference_kev(self) -> float:
         """The single energy that gives 20 cm of water the same attenuation: HU refer to it."""
         water = torch.tensor([_CALIBRATION_CM], dtype=torch.float64)
@@ -92,7 +93,7 @@ class Spectrum:
 
 
 @lru_cache(maxsize=8)
-def tube_spectrum(kvp: float, filter_mm_al: float = 7.0, bins: int = 24) -> Spectrum:
+def tube_spectrum(kvp: float, filter_mm_al: float = 7.0, bins: int = 16) -> Spectrum:
     """Tungsten tube behind aluminium, seen by an energy-integrating detector.
 
     Kramers' law (photons per keV ~ (kVp - E) / E), characteristic K lines above the 69.5 keV edge,
@@ -114,6 +115,10 @@ def tube_spectrum(kvp: float, filter_mm_al: float = 7.0, bins: int = 24) -> Spec
     thickness = filter_mm_al / 10 * DENSITY["aluminium"]
     signal = signal * torch.exp(-mass_attenuation("aluminium", energy) * thickness)
     return Spectrum(energy, signal / signal.sum())
+
+
+def _weighted(areal: Mapping[Material, Tensor], weight: Mapping[Material, float]) -> Tensor:
+    return torch.stack([t * weight[m] for m, t in areal.items()]).sum(0)
 
 
 def single_energy(kev: float) -> Spectrum:

@@ -1,4 +1,4 @@
-"""CT acquisition in the sinogram: beam hardening, dose, metal; and the reconstruction kernel.
+"""CT acquisition in the sinogram: beam hardening and dose; and the reconstruction kernel.
 
 Filtered back-projection is linear, so an effect that changes the line integrals by D changes the
 image by FBP(D): the image itself is never projected and rebuilt, loses no sharpness, and D = 0
@@ -20,7 +20,6 @@ from penumbra.augment.profile import Profile, draw_seed, random_sign
 from penumbra.augment.radiograph import gaussian
 from penumbra.augment.sinogram import Scanner, fbp, parallel_scanner, project
 from penumbra.augment.spectrum import (
-    DENSITY,
     Material,
     Spectrum,
     mass_attenuation,
@@ -33,9 +32,6 @@ VIEWS = 1000
 
 _BONE_HU = (150.0, 1200.0)
 """Below: water of some density. Above: cortical bone. Linear mixture between."""
-
-_METAL_HU = 3071.0
-"""12-bit scanners saturate here."""
 
 
 def materials(
@@ -67,9 +63,9 @@ def hardening(
 ) -> Float[Tensor, "*rays"]:
     """Polychromatic minus monochromatic line integral, in mm of water; zero for one energy."""
     kev = torch.tensor([spectrum.reference_kev], dtype=torch.float64)
-    linear = sum(float(mass_attenuation(m, kev)) * t for m, t in areal.items())
+    parts = [float(mass_attenuation(m, kev)) * t for m, t in areal.items()]
     water = float(mass_attenuation("water", kev))
-    return 10 * (spectrum.line_integral(areal) - linear) / water
+    return 10 * (spectrum.line_integral(areal) - torch.stack(parts).sum(0)) / water
 
 
 @dataclass(frozen=True)
@@ -85,20 +81,20 @@ class BeamHardening:
         cls, generator: torch.Generator, shape: Sequence[int], profile: Profile
     ) -> "BeamHardening":
         share = profile.draw("beam_hardening", generator, shape[0])
-        return cls(share, _draw_voltage(generator), profile.spacing(len(shape) - 2))
+        return cls(share, draw_voltage(generator), profile.spacing(len(shape) - 2))
 
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-        return image + per_image(self.share, image) * _slicewise(image, self._change)
+        return image + per_image(self.share, image) * slicewise(image, self._change)
 
     def _change(self, slices: Tensor) -> Tensor:
         spacing = (self.spacing_mm[0], self.spacing_mm[1])
-        coarse, coarse_spacing = _coarser(slices, spacing)
+        coarse, coarse_spacing = coarser(slices, spacing)
         spectrum = tube_spectrum(self.kvp)
         shape = (coarse.shape[2], coarse.shape[3])
-        scanner = parallel_scanner(shape, coarse_spacing)
+        scanner = quick_scanner(shape, coarse_spacing)
         areal = scan(coarse, scanner, coarse_spacing, spectrum.reference_kev)
         change = fbp(hardening(areal, spectrum), scanner, shape, coarse_spacing)
-        return 1000 * F.interpolate(change, slices.shape[2:], mode="bilinear", antialias=False)
+        return 1000 * finer(change, (slices.shape[2], slices.shape[3]))
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ class Dose:
     def sample(cls, generator: torch.Generator, shape: Sequence[int], profile: Profile) -> "Dose":
         photons = profile.draw("dose", generator, shape[0])
         spacing = profile.spacing(len(shape) - 2)
-        return cls(photons, _draw_voltage(generator), spacing, draw_seed(generator))
+        return cls(photons, draw_voltage(generator), spacing, draw_seed(generator))
 
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         repeats = math.prod(image.shape[4:]) if image.ndim > 4 else 1
@@ -127,7 +123,7 @@ class Dose:
         def change(slices: Tensor) -> Tensor:
             spacing = (self.spacing_mm[0], self.spacing_mm[1])
             shape = (slices.shape[2], slices.shape[3])
-            scanner = _quick_scanner(shape, spacing)
+            scanner = quick_scanner(shape, spacing)
             depth = self._depth(slices, scanner, spacing)
             rays = per_image(photons, slices) * scanner.pitch * (VIEWS / scanner.angles)
             counts = rays * torch.exp(-depth)
@@ -135,83 +131,17 @@ class Dose:
                 counts.shape, generator=generator, device=counts.device, dtype=counts.dtype
             )
             spread = noise * counts.clamp(min=1).rsqrt()
-            return 1000 * fbp(spread * self._mm_of_water(), scanner, shape, spacing)
+            return 1000 * fbp(
+                spread * mm_of_water(tube_spectrum(self.kvp)), scanner, shape, spacing
+            )
 
-        return image + _slicewise(image, change)
-
-    def _mm_of_water(self) -> float:
-        kev = torch.tensor([tube_spectrum(self.kvp).reference_kev], dtype=torch.float64)
-        return 10 / float(mass_attenuation("water", kev))
+        return image + slicewise(image, change)
 
     def _depth(self, slices: Tensor, scanner: Scanner, spacing: tuple[float, float]) -> Tensor:
         """Line integrals before the detector; they are smooth, so a coarse image will do."""
-        coarse, coarse_spacing = _coarser(slices, spacing)
-        rays = parallel_scanner((coarse.shape[2], coarse.shape[3]), coarse_spacing, scanner.angles)
+        coarse, coarse_spacing = coarser(slices, spacing)
         water = (1 + coarse / 1000).clamp(min=0)
-        depth = project(water, rays, coarse_spacing) / self._mm_of_water()
-        size = (scanner.angles, scanner.detectors)
-        return F.interpolate(depth, size, mode="bilinear", antialias=False)
-
-
-@dataclass(frozen=True)
-class Metal:
-    """A titanium disc in the body and the streaks of its hardening and photon starvation."""
-
-    diameter_mm: Float[Tensor, " b"]
-    place: Float[Tensor, "b 2"]
-    kvp: float
-    spacing_mm: tuple[float, ...]
-    seed: int
-
-    @classmethod
-    def sample(cls, generator: torch.Generator, shape: Sequence[int], profile: Profile) -> "Metal":
-        """The centre is drawn from the middle half of the image."""
-        count = shape[0]
-        diameter = profile.draw("metal", generator, count)
-        place = torch.rand(count, 2, generator=generator, device=generator.device) - 0.5
-        spacing = profile.spacing(len(shape) - 2)
-        return cls(diameter, place, _draw_voltage(generator), spacing, draw_seed(generator))
-
-    def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-        repeats = math.prod(image.shape[4:]) if image.ndim > 4 else 1
-        radius = (self.diameter_mm.to(image) / 2).repeat_interleave(repeats)
-        place = self.place.to(image).repeat_interleave(repeats, 0)
-        return image + _slicewise(image, lambda s: self._change(s, radius, place))
-
-    def _change(self, slices: Tensor, radius: Tensor, place: Tensor) -> Tensor:
-        spacing = (self.spacing_mm[0], self.spacing_mm[1])
-        shape = (slices.shape[2], slices.shape[3])
-        half = torch.tensor([n * s / 2 for n, s in zip(shape, spacing, strict=True)]).to(slices)
-        centre = place * half
-        spectrum = tube_spectrum(self.kvp)
-        scanner = _quick_scanner(shape, spacing)
-        coarse, coarse_spacing = _coarser(slices, spacing)
-        rays = parallel_scanner((coarse.shape[2], coarse.shape[3]), coarse_spacing, scanner.angles)
-        size = (scanner.angles, scanner.detectors)
-        areal = {
-            m: F.interpolate(t, size, mode="bilinear", antialias=False)
-            for m, t in scan(coarse, rays, coarse_spacing, spectrum.reference_kev).items()
-        }
-        theta, s = (r.to(slices) for r in scanner.rays())
-        offset = (
-            s
-            - per_image(centre[:, 0], slices) * theta.cos()
-            - per_image(centre[:, 1], slices) * theta.sin()
-        )
-        chord = 2 * (per_image(radius, slices) ** 2 - offset**2).clamp(min=0).sqrt()
-        metal = chord / 10 * DENSITY["titanium"]
-        with_metal: dict[Material, Tensor] = {**areal, "titanium": metal}
-        change = hardening(with_metal, spectrum) - hardening(areal, spectrum)
-        streaks = 1000 * fbp(change, scanner, shape, spacing)
-        x = (torch.arange(shape[0]).to(slices) - (shape[0] - 1) / 2) * spacing[0]
-        y = (torch.arange(shape[1]).to(slices) - (shape[1] - 1) / 2) * spacing[1]
-        distance = torch.sqrt(
-            (x[:, None] - per_image(centre[:, 0], slices)) ** 2
-            + (y[None] - per_image(centre[:, 1], slices)) ** 2
-        )
-        edge = (per_image(radius, slices) - distance) / min(spacing) + 0.5
-        inside = edge.clamp(0, 1) * (per_image(radius, slices) > 0)
-        return streaks * (1 - inside) + inside * (_METAL_HU - slices)
+        return project(water, scanner, coarse_spacing) / mm_of_water(tube_spectrum(self.kvp))
 
 
 @dataclass(frozen=True)
@@ -233,27 +163,43 @@ class Kernel:
         return image - detail * per_image(self.sigma_mm.sign(), image)
 
 
-def _draw_voltage(generator: torch.Generator) -> float:
+def mm_of_water(spectrum: Spectrum) -> float:
+    """Millimetres of water that attenuate by a factor e."""
+    kev = torch.tensor([spectrum.reference_kev], dtype=torch.float64)
+    return 10 / float(mass_attenuation("water", kev))
+
+
+def draw_voltage(generator: torch.Generator) -> float:
     index = torch.randint(len(VOLTAGES_KVP), (1,), generator=generator, device=generator.device)
     return VOLTAGES_KVP[int(index)]
 
 
-def _quick_scanner(shape: tuple[int, int], spacing: tuple[float, float]) -> Scanner:
+def quick_scanner(shape: tuple[int, int], spacing: tuple[float, float]) -> Scanner:
     """Full detector resolution, half of the views that a reconstruction from scratch would need."""
     full = parallel_scanner(shape, spacing)
     return parallel_scanner(shape, spacing, math.ceil(full.angles / 2))
 
 
-def _coarser(slices: Tensor, spacing: tuple[float, float]) -> tuple[Tensor, tuple[float, float]]:
-    """Attenuation along a ray is smooth: half the resolution, at most 128 voxels a side."""
+def coarser(slices: Tensor, spacing: tuple[float, float]) -> tuple[Tensor, tuple[float, float]]:
+    """Attenuation along a ray is smooth: half the resolution, at most 128 voxels a side.
+
+    Sides are padded to a whole number of coarse voxels.
+    """
     h, w = slices.shape[2:]
-    factor = max(1, min(h, w, 2), math.ceil(max(h, w) / 128))
-    size = (max(1, round(h / factor)), max(1, round(w / factor)))
-    coarse = F.interpolate(slices, size, mode="area")
-    return coarse, (spacing[0] * h / size[0], spacing[1] * w / size[1])
+    factor = max(min(h, w, 2), math.ceil(max(h, w) / 128))
+    padded = F.pad(slices, (0, -w % factor, 0, -h % factor), mode="replicate")
+    return F.avg_pool2d(padded, factor), (spacing[0] * factor, spacing[1] * factor)
 
 
-def _slicewise(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+def finer(coarse: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Back from ``coarser`` to a grid of ``shape``."""
+    factor = max(math.ceil(n / m) for n, m in zip(shape, coarse.shape[2:], strict=True))
+    size = [m * factor for m in coarse.shape[2:]]
+    fine = F.interpolate(coarse, size, mode="bilinear", antialias=False)
+    return fine[:, :, : shape[0], : shape[1]]
+
+
+def slicewise(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a change of [b, c, h, w] to the slices of a volume."""
     if image.ndim == 4:
         return change(image)
