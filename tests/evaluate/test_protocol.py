@@ -211,3 +211,20 @@ def test_findings_of_the_wrong_shape_are_refused() -> None:
         findings.score_findings(
             findings.Findings(c.names, c.probability, c.labels, c.patients[:-1]), part="test"
         )
+
+
+def test_the_median_stands_beside_the_mean_under_its_own_name() -> None:
+    cases = [
+        protocol.CaseScores(str(i), str(i), {("dice", "whole"): v})
+        for i, v in enumerate((0.0, 0.8, 0.9))
+    ]
+    (row,) = protocol.summarise(cases, part="test", statistic="median", samples=200)
+    assert (row.metric, row.value) == ("dice_median", 0.8)
+
+
+def test_the_table_of_cases_has_a_column_per_figure_and_gaps_where_undefined() -> None:
+    cases = [
+        protocol.CaseScores("a, 1", "a", {("dice", "whole"): 0.5}),
+        protocol.CaseScores("b", "b", {("dice", "whole"): float("nan"), ("ece", "all"): 0.25}),
+    ]
+    assert protocol.to_csv(cases) == ('case,patient,dice/whole,ece/all\n"a, 1",a,0.5,\nb,b,,0.25\n')

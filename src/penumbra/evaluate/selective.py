@@ -130,6 +130,61 @@ def error_auroc(
     return auroc(unsure.ravel(), wrong.ravel().astype(np.float64))
 
 
+@dataclass(frozen=True, slots=True)
+class Filtering:
+    """Areas over the uncertainty threshold, each in 0..1 (QU-BraTS).
+
+    Attributes:
+        dice: of the voxels that are kept; high is good.
+        lost_positives, lost_negatives: share of the right foreground and background that is
+            filtered out; low is good.
+        score: mean of ``dice``, 1 - ``lost_positives`` and 1 - ``lost_negatives``.
+    """
+
+    dice: float
+    lost_positives: float
+    lost_negatives: float
+    score: float
+
+
+def filtering(
+    uncertainty: Float[Array, "*space"],
+    prediction: Bool[Array, "*space"],
+    reference: Bool[Array, "*space"],
+    *,
+    valid: Bool[Array, "*space"],
+    points: int = 40,
+) -> Filtering:
+    """The QU-BraTS score of one region (Mehta et al. 2022): drop the uncertain, watch what goes.
+
+    Voxels above a threshold are dropped, for ``points`` + 1 thresholds from 0 to 1; areas by the
+    trapezoid rule. It rewards being uncertain where the prediction is wrong, and only there. Dice
+    of two empty masks counts as 1 here, as in the challenge.
+
+    Raises:
+        ValueError: the uncertainty lies outside 0..1 (divide it by its largest possible value).
+    """
+    kept = as_numpy(valid)
+    unsure = as_numpy(uncertainty)[kept].astype(np.float64)
+    if unsure.size and not (unsure.min() >= 0 and unsure.max() <= 1):
+        raise ValueError(
+            f"uncertainty must lie in 0..1, got {unsure.min():.4g}..{unsure.max():.4g}"
+        )
+    thresholds = np.arange(points + 1) / points
+    first_kept = np.searchsorted(thresholds, unsure)
+    cell = first_kept * 4 + 2 * as_numpy(reference)[kept] + as_numpy(prediction)[kept]
+    counts = np.bincount(cell, minlength=4 * (points + 1)).reshape(-1, 4).cumsum(axis=0)
+    negative, invented, missed, positive = counts.T.astype(np.float64)
+    size = 2 * positive + invented + missed
+    dice = np.divide(2 * positive, size, out=np.ones_like(size), where=size > 0)
+    lost = [
+        np.trapezoid(1 - each / each[-1], thresholds) if each[-1] else 0.0
+        for each in (positive, negative)
+    ]
+    area = float(np.trapezoid(dice, thresholds))
+    return Filtering(area, float(lost[0]), float(lost[1]), float((area + 2 - sum(lost)) / 3))
+
+
 def aggregate(
     uncertainty: Float[Array, "*space"],
     prediction: Integer[Array, "*space"],
