@@ -62,6 +62,15 @@ def test_predictions_in_ignored_voxels_change_no_figure() -> None:
     assert one == pytest.approx(two, nan_ok=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_welcome(dtype: torch.dtype) -> None:
+    p, reference = case(6)
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 1.0)}
+    half = segmentation.score_segmentation(torch.from_numpy(p).to(dtype), reference, **kept)
+    full = segmentation.score_segmentation(p, reference, **kept)
+    assert half["brier", "all"] == pytest.approx(full["brier", "all"], abs=0.01)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_mirrored_case_scores_the_same(axis: int) -> None:
     p, reference = case(3)

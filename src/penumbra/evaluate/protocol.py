@@ -78,11 +78,13 @@ def summarise(
     keys = list(dict.fromkeys(key for case in cases for key in case.scores))
     rows = []
     for metric, label in keys:
-        values = [case.scores.get((metric, label), math.nan) for case in cases]
         interval = bootstrap(
-            _per_patient(cases, values), statistic=over_patients, samples=samples, seed=seed
+            list(patient_means(cases, (metric, label)).values()),
+            statistic=over_patients,
+            samples=samples,
+            seed=seed,
         )
-        undefined = int(np.isnan(values).sum())
+        undefined = sum(math.isnan(c.scores.get((metric, label), math.nan)) for c in cases)
         rows.append(row(part, metric + ending, label, interval, undefined=undefined))
     return rows
 
@@ -137,6 +139,14 @@ def summarise_review(
         ):
             rows.append(Row(part, metric, name, value, math.nan, math.nan, n, "case", undefined))
     return rows
+
+
+def patient_means(cases: Sequence[CaseScores], key: tuple[str, str]) -> dict[str, float]:
+    """Patient -> mean of one figure over the patient's cases; NaN where none is defined."""
+    collected: dict[str, list[float]] = {}
+    for case in cases:
+        collected.setdefault(case.patient, []).append(case.scores.get(key, math.nan))
+    return {patient: mean_of_defined(values) for patient, values in collected.items()}
 
 
 def mean_of_defined(values: Sequence[float]) -> float:
@@ -219,13 +229,6 @@ def _uncertainty_and_risk(
         )
         for name in names
     }
-
-
-def _per_patient(cases: Sequence[CaseScores], values: Sequence[float]) -> list[float]:
-    collected: dict[str, list[float]] = {}
-    for case, value in zip(cases, values, strict=True):
-        collected.setdefault(case.patient, []).append(value)
-    return [mean_of_defined(mine) for mine in collected.values()]
 
 
 def _median(values: NDArray[np.float64]) -> float:

@@ -68,7 +68,7 @@ def score_segmentation(
     for name, (mine, true) in masks.items():
         near = region_of_interest(mine, true, spacing_mm=spacing_mm, rules=rules)
         near &= labels != IGNORE
-        present = np.sum([p[c][near] for c in regions[name]], axis=0).clip(0, 1)
+        present = np.sum([p[c][near] for c in regions[name]], axis=0, dtype=np.float64).clip(0, 1)
         tally = calibration.bernoulli(present, true[near], bins=rules.bins)
         scores["ece", name] = calibration.ece(tally)
     return scores | _uses(uncertainty or {}, predicted, labels, roi)
