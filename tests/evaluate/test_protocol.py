@@ -237,3 +237,34 @@ def test_the_table_of_cases_has_a_column_per_figure_and_gaps_where_undefined() -
         protocol.CaseScores("b", "b", {("dice", "whole"): float("nan"), ("ece", "all"): 0.25}),
     ]
     assert protocol.to_csv(cases) == ('case,patient,dice/whole,ece/all\n"a, 1",a,0.5,\nb,b,,0.25\n')
+
+
+def test_an_uncertainty_that_is_high_where_decisions_are_wrong_finds_them() -> None:
+    c = cohort()
+    wrong = (np.asarray(c.probability) >= 0.5) != (np.asarray(c.labels) == 1)
+    rows = {
+        (r.metric, r.label): r
+        for r in findings.score_uncertainty(
+            c, {"oracle": wrong.astype(float), "none": np.ones((80, 3))}, part="t", samples=100
+        )
+    }
+    assert rows["error_auroc/oracle", "mean"].value == 1.0
+    assert rows["error_auroc/none", "mean"].value == 0.5
+    assert rows["aurc/oracle", "a"].value < rows["aurc/none", "a"].value
+
+
+def test_calibration_alone_is_the_same_calibration() -> None:
+    p, reference = case(7)
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 1.0)}
+    alone = segmentation.score_calibration(p, reference, **kept)
+    full = segmentation.score_segmentation(p, reference, **kept)
+    assert alone == {key: full[key] for key in alone}
+    assert ("ece", "core") in alone
+
+
+def test_findings_beyond_one_are_refused() -> None:
+    c = cohort()
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1, got .*\.\.2"):
+        findings.score_findings(
+            findings.Findings(c.names, np.full((80, 3), 2.0), c.labels, c.patients), part="test"
+        )

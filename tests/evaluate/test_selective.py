@@ -161,3 +161,14 @@ def test_an_uncertainty_on_the_errors_alone_scores_better_than_one_everywhere() 
     assert scores[0] > max(scores[1:])
     with pytest.raises(ValueError, match=r"uncertainty must lie in 0\.\.1, got 3"):
         selective.filtering(np.full((20, 20), 3.0), prediction, reference, valid=everywhere)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_the_weighted_area_equals_that_of_repeated_cases(levels: int) -> None:
+    rng = np.random.default_rng(7)
+    unsure, risk = rng.integers(0, levels, 20) / levels, rng.random(20)
+    counts = rng.integers(0, 4, (5, 20))
+    expected = [selective.aurc(np.repeat(unsure, row), np.repeat(risk, row)) for row in counts]
+    np.testing.assert_allclose(
+        selective.weighted_aurc(unsure, risk, counts.astype(float)), expected
+    )

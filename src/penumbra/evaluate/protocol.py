@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penumbra.evaluate import selective
-from penumbra.evaluate.statistics import Interval, bootstrap, by_repeating, mean
+from penumbra.evaluate.statistics import Interval, Statistic, bootstrap, by_repeating, mean
 
 SCHEMA = 1
 ALL = "all"
@@ -105,10 +105,8 @@ def summarise_selective(
     patients = [case.patient for case in cases]
     rows = []
     for name, pairs in _uncertainty_and_risk(cases, risk).items():
-        for metric, function in _SELECTIVE.items():
-            interval = bootstrap(
-                pairs, patients, statistic=by_repeating(function), samples=samples, seed=seed
-            )
+        for metric, statistic in _SELECTIVE.items():
+            interval = bootstrap(pairs, patients, statistic=statistic, samples=samples, seed=seed)
             rows.append(row(part, metric, name, interval))
     return rows
 
@@ -242,8 +240,11 @@ def _plain(each: Row) -> dict[str, Any]:
     return tree
 
 
-_SELECTIVE: dict[str, Callable[[NDArray[np.float64]], float]] = {
-    "spearman_risk": lambda rows: selective.spearman(rows[:, 0], rows[:, 1]),
-    "aurc": lambda rows: selective.aurc(rows[:, 0], rows[:, 1]),
-    "excess_aurc": lambda rows: selective.excess_aurc(rows[:, 0], rows[:, 1]),
+_SELECTIVE: dict[str, Statistic] = {
+    "spearman_risk": by_repeating(lambda rows: selective.spearman(rows[:, 0], rows[:, 1])),
+    "aurc": lambda rows, w: selective.weighted_aurc(rows[:, 0], rows[:, 1], w),
+    "excess_aurc": lambda rows, w: (
+        selective.weighted_aurc(rows[:, 0], rows[:, 1], w)
+        - selective.weighted_aurc(rows[:, 1], rows[:, 1], w)
+    ),
 }

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.special import digamma
 
 from penumbra.evaluate.arrays import Array, as_numpy
 from penumbra.evaluate.overlap import border, bounding_box, widen
@@ -54,6 +55,29 @@ def aurc(uncertainty: Array, risk: Array) -> float:
     """
     curve = risk_coverage(uncertainty, risk)
     return float(curve.risk.mean()) if len(curve.risk) else float("nan")
+
+
+def weighted_aurc(
+    uncertainty: Float[np.ndarray, "n"],
+    risk: Float[np.ndarray, "n"],
+    weights: Float[np.ndarray, "s n"],
+) -> Float[np.ndarray, "s"]:
+    r"""AURC under each row of whole-numbered case weights, as if the cases were repeated.
+
+    A group of W tied cases with mean risk m, entering after C cases of summed risk L, adds
+    $\sum_{k=1}^{W} (L + k m)/(C + k) = W m + (L - m C)\,(\psi(C+W+1) - \psi(C+1))$.
+    """
+    order = np.argsort(uncertainty, kind="stable")
+    starts = np.flatnonzero(np.diff(uncertainty[order], prepend=-np.inf) != 0)
+    size = np.add.reduceat(weights[:, order], starts, axis=1)
+    loss = np.add.reduceat((weights * risk)[:, order], starts, axis=1)
+    level = np.divide(loss, size, out=np.zeros_like(size), where=size > 0)
+    after = np.cumsum(size, axis=1)
+    before = after - size
+    lost = np.cumsum(loss, axis=1) - loss
+    share = loss + (lost - level * before) * (digamma(after + 1) - digamma(before + 1))
+    total = after[:, -1]
+    return np.divide(share.sum(axis=1), total, out=np.full_like(total, np.nan), where=total > 0)
 
 
 def excess_aurc(uncertainty: Array, risk: Array) -> float:
