@@ -62,6 +62,15 @@ def test_predictions_in_ignored_voxels_change_no_figure() -> None:
     assert one == pytest.approx(two, nan_ok=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_welcome(dtype: torch.dtype) -> None:
+    p, reference = case(6)
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 1.0)}
+    half = segmentation.score_segmentation(torch.from_numpy(p).to(dtype), reference, **kept)
+    full = segmentation.score_segmentation(p, reference, **kept)
+    assert half["brier", "all"] == pytest.approx(full["brier", "all"], abs=0.01)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_mirrored_case_scores_the_same(axis: int) -> None:
     p, reference = case(3)
@@ -210,4 +219,52 @@ def test_findings_of_the_wrong_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit 79 patients and 3 findings"):
         findings.score_findings(
             findings.Findings(c.names, c.probability, c.labels, c.patients[:-1]), part="test"
+        )
+
+
+def test_the_median_stands_beside_the_mean_under_its_own_name() -> None:
+    cases = [
+        protocol.CaseScores(str(i), str(i), {("dice", "whole"): v})
+        for i, v in enumerate((0.0, 0.8, 0.9))
+    ]
+    (row,) = protocol.summarise(cases, part="test", statistic="median", samples=200)
+    assert (row.metric, row.value) == ("dice_median", 0.8)
+
+
+def test_the_table_of_cases_has_a_column_per_figure_and_gaps_where_undefined() -> None:
+    cases = [
+        protocol.CaseScores("a, 1", "a", {("dice", "whole"): 0.5}),
+        protocol.CaseScores("b", "b", {("dice", "whole"): float("nan"), ("ece", "all"): 0.25}),
+    ]
+    assert protocol.to_csv(cases) == ('case,patient,dice/whole,ece/all\n"a, 1",a,0.5,\nb,b,,0.25\n')
+
+
+def test_an_uncertainty_that_is_high_where_decisions_are_wrong_finds_them() -> None:
+    c = cohort()
+    wrong = (np.asarray(c.probability) >= 0.5) != (np.asarray(c.labels) == 1)
+    rows = {
+        (r.metric, r.label): r
+        for r in findings.score_uncertainty(
+            c, {"oracle": wrong.astype(float), "none": np.ones((80, 3))}, part="t", samples=100
+        )
+    }
+    assert rows["error_auroc/oracle", "mean"].value == 1.0
+    assert rows["error_auroc/none", "mean"].value == 0.5
+    assert rows["aurc/oracle", "a"].value < rows["aurc/none", "a"].value
+
+
+def test_calibration_alone_is_the_same_calibration() -> None:
+    p, reference = case(7)
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 1.0)}
+    alone = segmentation.score_calibration(p, reference, **kept)
+    full = segmentation.score_segmentation(p, reference, **kept)
+    assert alone == {key: full[key] for key in alone}
+    assert ("ece", "core") in alone
+
+
+def test_findings_beyond_one_are_refused() -> None:
+    c = cohort()
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1, got .*\.\.2"):
+        findings.score_findings(
+            findings.Findings(c.names, np.full((80, 3), 2.0), c.labels, c.patients), part="test"
         )

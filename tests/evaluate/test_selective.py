@@ -125,3 +125,50 @@ def test_the_disagreement_is_one_minus_the_mean_pairwise_dice() -> None:
 def test_a_target_that_is_no_share_is_refused() -> None:
     with pytest.raises(ValueError, match=r"target must lie in 0\.\.1, got 5"):
         selective.review_budget(np.arange(3.0), np.zeros(3, dtype=bool), target=5.0)
+
+
+def test_filtering_equals_a_loop_over_thresholds() -> None:
+    rng = np.random.default_rng(5)
+    unsure, reference = rng.random((12, 12)), rng.random((12, 12)) < 0.4
+    prediction = reference ^ (rng.random((12, 12)) < 0.5 * unsure)
+    everywhere = np.ones((12, 12), dtype=bool)
+    thresholds = np.linspace(0, 1, 41)
+    dice, positives, negatives = [], [], []
+    for threshold in thresholds:
+        kept = unsure <= threshold
+        p, r = prediction & kept, reference & kept
+        dice.append(2 * (p & r).sum() / (p.sum() + r.sum()) if (p | r).any() else 1.0)
+        positives.append(1 - (p & r).sum() / (prediction & reference).sum())
+        negatives.append(
+            1 - (~prediction & ~reference & kept).sum() / (~(prediction | reference)).sum()
+        )
+    ours = selective.filtering(unsure, prediction, reference, valid=everywhere)
+    areas = [np.trapezoid(curve, thresholds) for curve in (dice, positives, negatives)]
+    assert (ours.dice, ours.lost_positives, ours.lost_negatives) == pytest.approx(tuple(areas))
+    assert ours.score == pytest.approx((areas[0] + 2 - areas[1] - areas[2]) / 3)
+
+
+def test_an_uncertainty_on_the_errors_alone_scores_better_than_one_everywhere() -> None:
+    rng = np.random.default_rng(6)
+    reference = rng.random((20, 20)) < 0.3
+    prediction = reference ^ (rng.random((20, 20)) < 0.1)
+    everywhere = np.ones((20, 20), dtype=bool)
+    honest = (prediction != reference).astype(float)
+    scores = [
+        selective.filtering(u, prediction, reference, valid=everywhere).score
+        for u in (honest, np.ones((20, 20)), 1 - honest)
+    ]
+    assert scores[0] > max(scores[1:])
+    with pytest.raises(ValueError, match=r"uncertainty must lie in 0\.\.1, got 3"):
+        selective.filtering(np.full((20, 20), 3.0), prediction, reference, valid=everywhere)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_the_weighted_area_equals_that_of_repeated_cases(levels: int) -> None:
+    rng = np.random.default_rng(7)
+    unsure, risk = rng.integers(0, levels, 20) / levels, rng.random(20)
+    counts = rng.integers(0, 4, (5, 20))
+    expected = [selective.aurc(np.repeat(unsure, row), np.repeat(risk, row)) for row in counts]
+    np.testing.assert_allclose(
+        selective.weighted_aurc(unsure, risk, counts.astype(float)), expected
+    )

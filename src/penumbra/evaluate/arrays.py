@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -10,7 +11,11 @@ Array = np.ndarray | Tensor
 
 
 def as_numpy(array: Array) -> NDArray[Any]:
-    """The same numbers as a NumPy array, without a copy where that is possible."""
+    """The same numbers as a NumPy array, without a copy where that is possible.
+
+    NumPy has no bfloat16: such a tensor becomes float32.
+    """
     if isinstance(array, Tensor):
-        return array.detach().cpu().numpy()
+        plain = array.detach().cpu()
+        return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     return np.asarray(array)

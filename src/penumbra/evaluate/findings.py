@@ -5,19 +5,22 @@ draws them once for all findings: a mean over findings keeps their correlation.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from penumbra.evaluate import calibration, ranking
+from penumbra.evaluate import calibration, ranking, selective
 from penumbra.evaluate.arrays import Array, as_numpy
 from penumbra.evaluate.protocol import MEAN, Row, row
 from penumbra.evaluate.statistics import interval, mean, resamples
 
 Values = NDArray[np.float64]
+Data = tuple[Values, Values, NDArray[np.bool_], Values]
+"""Scores [n, f], labels [n, f], whether a label is stated [n, f], thresholds [f]."""
+
 Metric = Callable[[Values, Values, float, Values], Values]
 """(probability [n], label [n], threshold, weights [s, n]) -> value per resample [s]."""
 
@@ -64,38 +67,87 @@ def score_findings(
         ValueError: shapes disagree, a label is none of 1, 0, -1 and NaN, or a probability lies
             outside 0..1.
     """
+    p, labels = _arrays(cohort)
+    if p.size and not (p.min() >= 0 and p.max() <= 1):
+        raise ValueError(f"probabilities must lie in 0..1, got {p.min():.4g}..{p.max():.4g}")
+    cuts = np.array(_thresholds(cohort, thresholds))
+    known = ranking.stated(labels)
+    return _bootstrapped(_metrics(bins), cohort, part, (p, labels, known, cuts), samples, seed)
+
+
+def score_uncertainty(
+    cohort: Findings,
+    uncertainty: Mapping[str, Float[Array, "n f"]],
+    *,
+    part: str,
+    thresholds: Sequence[float] | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+) -> list[Row]:
+    """How well uncertainties of findings point at wrong decisions, per finding and on average.
+
+    Per named uncertainty: ``error_auroc/<name>``, chance that a wrong decision is more uncertain
+    than a right one, and ``aurc/<name>``, area under the curve of the error rate against coverage.
+
+    Raises:
+        ValueError: shapes disagree, or a label is none of 1, 0, -1 and NaN.
+    """
+    p, labels = _arrays(cohort)
+    cuts = np.array(_thresholds(cohort, thresholds))
+    known = ranking.stated(labels)
+    wrong = np.where((p >= cuts) == (labels == 1), 0.0, 1.0)
+    metrics: dict[str, Metric] = {
+        "error_auroc": lambda u, y, cut, w: ranking.weighted_auroc(u, y, w),
+        "aurc": lambda u, y, cut, w: selective.weighted_aurc(u, y, w),
+    }
+    rows = []
+    for name, each in uncertainty.items():
+        unsure = as_numpy(each).astype(np.float64)
+        named = {f"{metric}/{name}": function for metric, function in metrics.items()}
+        rows += _bootstrapped(named, cohort, part, (unsure, wrong, known, cuts), samples, seed)
+    return rows
+
+
+def _arrays(cohort: Findings) -> tuple[Values, Values]:
     p = as_numpy(cohort.probability).astype(np.float64)
     labels = as_numpy(cohort.labels).astype(np.float64)
-    cuts = [0.5] * len(cohort.names) if thresholds is None else list(thresholds)
     if not p.shape == labels.shape == (len(cohort.patients), len(cohort.names)):
         raise ValueError(
             f"probability {p.shape} and labels {labels.shape} do not fit "
             f"{len(cohort.patients)} patients and {len(cohort.names)} findings"
         )
+    return p, labels
+
+
+def _thresholds(cohort: Findings, given: Sequence[float] | None) -> list[float]:
+    cuts = [0.5] * len(cohort.names) if given is None else list(given)
     if len(cuts) != len(cohort.names):
         raise ValueError(f"{len(cuts)} thresholds for {len(cohort.names)} findings")
-    known = ranking.stated(labels)
-    metrics = _metrics(bins)
-    value = _score(metrics, p, labels, known, cuts, np.ones((1, len(p))))[:, :, 0]
+    return cuts
+
+
+def _bootstrapped(
+    metrics: dict[str, Metric],
+    cohort: Findings,
+    part: str,
+    data: Data,
+    samples: int,
+    seed: int,
+) -> list[Row]:
+    value = _score(metrics, data, np.ones((1, len(cohort.patients))))[:, :, 0]
     draws = np.concatenate(
         [
-            _score(metrics, p, labels, known, cuts, weights)
+            _score(metrics, data, weights)
             for weights in resamples(cohort.patients, samples=samples, seed=seed)
         ],
         axis=2,
     )
-    return _rows(cohort, part, list(metrics), known, value, draws)
+    return _rows(cohort, part, list(metrics), data[2], value, draws)
 
 
-def _score(
-    metrics: dict[str, Metric],
-    p: Values,
-    labels: Values,
-    known: NDArray[np.bool_],
-    cuts: Sequence[float],
-    weights: Values,
-) -> NDArray[np.float64]:
+def _score(metrics: dict[str, Metric], data: Data, weights: Values) -> NDArray[np.float64]:
     """Values [metric, finding, resample]."""
+    p, labels, known, cuts = data
     scores = np.full((len(metrics), p.shape[1], len(weights)), np.nan)
     for j, cut in enumerate(cuts):
         kept = known[:, j]

@@ -5,17 +5,19 @@ with a bootstrap interval; ``findings.score_findings`` makes the rows of image-l
 figures exist only over a cohort; ``to_json`` writes ``metrics.json`` (docs/metrics.md).
 """
 
+import csv
+import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penumbra.evaluate import selective
-from penumbra.evaluate.statistics import Interval, bootstrap, by_repeating
+from penumbra.evaluate.statistics import Interval, Statistic, bootstrap, by_repeating, mean
 
 SCHEMA = 1
 ALL = "all"
@@ -58,19 +60,32 @@ class CaseScores:
 
 
 def summarise(
-    cases: Sequence[CaseScores], *, part: str, samples: int = 2000, seed: int = 0
+    cases: Sequence[CaseScores],
+    *,
+    part: str,
+    statistic: Literal["mean", "median"] = "mean",
+    samples: int = 2000,
+    seed: int = 0,
 ) -> list[Row]:
     """Mean over patients of every per-case figure, with a patient-bootstrap interval.
 
     A patient's cases are averaged first. Cases in which a figure is undefined are left out of it
-    and counted in ``undefined``.
+    and counted in ``undefined``. With ``statistic="median"`` the metrics' names end in
+    ``_median``: Dice is skewed, and a few lost patients hide in neither figure when both stand.
     """
+    ending = "" if statistic == "mean" else "_median"
+    over_patients = mean if statistic == "mean" else by_repeating(_median)
     keys = list(dict.fromkeys(key for case in cases for key in case.scores))
     rows = []
     for metric, label in keys:
-        values = [case.scores.get((metric, label), math.nan) for case in cases]
-        interval = bootstrap(_per_patient(cases, values), samples=samples, seed=seed)
-        rows.append(row(part, metric, label, interval, undefined=int(np.isnan(values).sum())))
+        interval = bootstrap(
+            list(patient_means(cases, (metric, label)).values()),
+            statistic=over_patients,
+            samples=samples,
+            seed=seed,
+        )
+        undefined = sum(math.isnan(c.scores.get((metric, label), math.nan)) for c in cases)
+        rows.append(row(part, metric + ending, label, interval, undefined=undefined))
     return rows
 
 
@@ -90,10 +105,8 @@ def summarise_selective(
     patients = [case.patient for case in cases]
     rows = []
     for name, pairs in _uncertainty_and_risk(cases, risk).items():
-        for metric, function in _SELECTIVE.items():
-            interval = bootstrap(
-                pairs, patients, statistic=by_repeating(function), samples=samples, seed=seed
-            )
+        for metric, statistic in _SELECTIVE.items():
+            interval = bootstrap(pairs, patients, statistic=statistic, samples=samples, seed=seed)
             rows.append(row(part, metric, name, interval))
     return rows
 
@@ -126,6 +139,14 @@ def summarise_review(
     return rows
 
 
+def patient_means(cases: Sequence[CaseScores], key: tuple[str, str]) -> dict[str, float]:
+    """Patient -> mean of one figure over the patient's cases; NaN where none is defined."""
+    collected: dict[str, list[float]] = {}
+    for case in cases:
+        collected.setdefault(case.patient, []).append(case.scores.get(key, math.nan))
+    return {patient: mean_of_defined(values) for patient, values in collected.items()}
+
+
 def mean_of_defined(values: Sequence[float]) -> float:
     """Mean of the values that are not NaN; NaN when none is left."""
     defined = [v for v in values if not math.isnan(v)]
@@ -152,6 +173,22 @@ def to_json(rows: Sequence[Row]) -> str:
     """The text of ``metrics.json``; NaN becomes ``null``, since JSON has no NaN."""
     tree = {"schema": SCHEMA, "rows": [_plain(each) for each in rows]}
     return json.dumps(tree, indent=1, allow_nan=False) + "\n"
+
+
+def to_csv(cases: Sequence[CaseScores]) -> str:
+    """The text of ``cases.csv``: one line per case, one column per ``metric/label``.
+
+    An undefined figure is an empty field.
+    """
+    keys = list(dict.fromkeys(key for case in cases for key in case.scores))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "patient", *("/".join(key) for key in keys)])
+    for case in cases:
+        values = [case.scores.get(key, math.nan) for key in keys]
+        shown = ["" if math.isnan(v) else f"{v:.6g}" for v in values]
+        writer.writerow([case.case, case.patient, *shown])
+    return text.getvalue()
 
 
 def from_json(text: str) -> list[Row]:
@@ -192,11 +229,8 @@ def _uncertainty_and_risk(
     }
 
 
-def _per_patient(cases: Sequence[CaseScores], values: Sequence[float]) -> list[float]:
-    collected: dict[str, list[float]] = {}
-    for case, value in zip(cases, values, strict=True):
-        collected.setdefault(case.patient, []).append(value)
-    return [mean_of_defined(mine) for mine in collected.values()]
+def _median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values))
 
 
 def _plain(each: Row) -> dict[str, Any]:
@@ -206,8 +240,11 @@ def _plain(each: Row) -> dict[str, Any]:
     return tree
 
 
-_SELECTIVE: dict[str, Callable[[NDArray[np.float64]], float]] = {
-    "spearman_risk": lambda rows: selective.spearman(rows[:, 0], rows[:, 1]),
-    "aurc": lambda rows: selective.aurc(rows[:, 0], rows[:, 1]),
-    "excess_aurc": lambda rows: selective.excess_aurc(rows[:, 0], rows[:, 1]),
+_SELECTIVE: dict[str, Statistic] = {
+    "spearman_risk": by_repeating(lambda rows: selective.spearman(rows[:, 0], rows[:, 1])),
+    "aurc": lambda rows, w: selective.weighted_aurc(rows[:, 0], rows[:, 1], w),
+    "excess_aurc": lambda rows, w: (
+        selective.weighted_aurc(rows[:, 0], rows[:, 1], w)
+        - selective.weighted_aurc(rows[:, 1], rows[:, 1], w)
+    ),
 }

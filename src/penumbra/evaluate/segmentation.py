@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -64,14 +65,31 @@ def score_segmentation(
         scores["dice", name] = overlap.dice(counts, members)
     for metric in ("dice", "hd95_mm", "surface_dice"):
         scores[metric, MEAN] = mean_of_defined([scores[metric, name] for name in regions])
-    scores |= _calibrations(p, labels, roi, rules)
-    for name, (mine, true) in masks.items():
-        near = region_of_interest(mine, true, spacing_mm=spacing_mm, rules=rules)
-        near &= labels != IGNORE
-        present = np.sum([p[c][near] for c in regions[name]], axis=0).clip(0, 1)
+    scores |= score_calibration(p, labels, regions=regions, spacing_mm=spacing_mm, rules=rules)
+    return scores | _uses(uncertainty or {}, predicted, labels, roi)
+
+
+def score_calibration(
+    probability: Float[Array, "c *space"],
+    reference: Integer[Array, "*space"],
+    *,
+    regions: Mapping[str, Sequence[int]],
+    spacing_mm: Sequence[float],
+    rules: Rules = Rules(),
+) -> dict[tuple[str, str], float]:
+    """The calibration figures of ``score_segmentation`` alone, e.g. after temperature scaling."""
+    p, labels = as_numpy(probability), as_numpy(reference)
+    predicted, counted = overlap.label_map(p), labels != IGNORE
+    around = partial(region_of_interest, spacing_mm=spacing_mm, rules=rules)
+    scores = _calibrations(p, labels, around(predicted > 0, labels > 0), rules)
+    for name, members in regions.items():
+        mine = overlap.members_mask(predicted, members, classes=len(p)) & counted
+        true = overlap.members_mask(labels, members, classes=len(p))
+        near = around(mine, true) & counted
+        present = np.sum([p[c][near] for c in members], axis=0, dtype=np.float64).clip(0, 1)
         tally = calibration.bernoulli(present, true[near], bins=rules.bins)
         scores["ece", name] = calibration.ece(tally)
-    return scores | _uses(uncertainty or {}, predicted, labels, roi)
+    return scores
 
 
 def tally_segmentation(

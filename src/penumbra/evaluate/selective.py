@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.special import digamma
 
 from penumbra.evaluate.arrays import Array, as_numpy
 from penumbra.evaluate.overlap import border, bounding_box, widen
@@ -54,6 +55,29 @@ def aurc(uncertainty: Array, risk: Array) -> float:
     """
     curve = risk_coverage(uncertainty, risk)
     return float(curve.risk.mean()) if len(curve.risk) else float("nan")
+
+
+def weighted_aurc(
+    uncertainty: Float[np.ndarray, "n"],
+    risk: Float[np.ndarray, "n"],
+    weights: Float[np.ndarray, "s n"],
+) -> Float[np.ndarray, "s"]:
+    r"""AURC under each row of whole-numbered case weights, as if the cases were repeated.
+
+    A group of W tied cases with mean risk m, entering after C cases of summed risk L, adds
+    $\sum_{k=1}^{W} (L + k m)/(C + k) = W m + (L - m C)\,(\psi(C+W+1) - \psi(C+1))$.
+    """
+    order = np.argsort(uncertainty, kind="stable")
+    starts = np.flatnonzero(np.diff(uncertainty[order], prepend=-np.inf) != 0)
+    size = np.add.reduceat(weights[:, order], starts, axis=1)
+    loss = np.add.reduceat((weights * risk)[:, order], starts, axis=1)
+    level = np.divide(loss, size, out=np.zeros_like(size), where=size > 0)
+    after = np.cumsum(size, axis=1)
+    before = after - size
+    lost = np.cumsum(loss, axis=1) - loss
+    share = loss + (lost - level * before) * (digamma(after + 1) - digamma(before + 1))
+    total = after[:, -1]
+    return np.divide(share.sum(axis=1), total, out=np.full_like(total, np.nan), where=total > 0)
 
 
 def excess_aurc(uncertainty: Array, risk: Array) -> float:
@@ -128,6 +152,61 @@ def error_auroc(
         kept = as_numpy(within)
         unsure, wrong = unsure[kept], wrong[kept]
     return auroc(unsure.ravel(), wrong.ravel().astype(np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class Filtering:
+    """Areas over the uncertainty threshold, each in 0..1 (QU-BraTS).
+
+    Attributes:
+        dice: of the voxels that are kept; high is good.
+        lost_positives, lost_negatives: share of the right foreground and background that is
+            filtered out; low is good.
+        score: mean of ``dice``, 1 - ``lost_positives`` and 1 - ``lost_negatives``.
+    """
+
+    dice: float
+    lost_positives: float
+    lost_negatives: float
+    score: float
+
+
+def filtering(
+    uncertainty: Float[Array, "*space"],
+    prediction: Bool[Array, "*space"],
+    reference: Bool[Array, "*space"],
+    *,
+    valid: Bool[Array, "*space"],
+    points: int = 40,
+) -> Filtering:
+    """The QU-BraTS score of one region (Mehta et al. 2022): drop the uncertain, watch what goes.
+
+    Voxels above a threshold are dropped, for ``points`` + 1 thresholds from 0 to 1; areas by the
+    trapezoid rule. It rewards being uncertain where the prediction is wrong, and only there. Dice
+    of two empty masks counts as 1 here, as in the challenge.
+
+    Raises:
+        ValueError: the uncertainty lies outside 0..1 (divide it by its largest possible value).
+    """
+    kept = as_numpy(valid)
+    unsure = as_numpy(uncertainty)[kept].astype(np.float64)
+    if unsure.size and not (unsure.min() >= 0 and unsure.max() <= 1):
+        raise ValueError(
+            f"uncertainty must lie in 0..1, got {unsure.min():.4g}..{unsure.max():.4g}"
+        )
+    thresholds = np.arange(points + 1) / points
+    first_kept = np.searchsorted(thresholds, unsure)
+    cell = first_kept * 4 + 2 * as_numpy(reference)[kept] + as_numpy(prediction)[kept]
+    counts = np.bincount(cell, minlength=4 * (points + 1)).reshape(-1, 4).cumsum(axis=0)
+    negative, invented, missed, positive = counts.T.astype(np.float64)
+    size = 2 * positive + invented + missed
+    dice = np.divide(2 * positive, size, out=np.ones_like(size), where=size > 0)
+    lost = [
+        np.trapezoid(1 - each / each[-1], thresholds) if each[-1] else 0.0
+        for each in (positive, negative)
+    ]
+    area = float(np.trapezoid(dice, thresholds))
+    return Filtering(area, float(lost[0]), float(lost[1]), float((area + 2 - sum(lost)) / 3))
 
 
 def aggregate(
