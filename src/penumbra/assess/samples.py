@@ -56,9 +56,13 @@ class Samples:
             probability = maps.findings.probability.numpy()
             row = 1 + int(np.argmax(probability))
             stated = {
-                name: [float(p), float(y)]
-                for name, p, y in zip(
-                    model.task.findings, probability, np.asarray(case.findings), strict=True
+                name: {"probability": float(p), "epistemic": float(u), "reference": float(y)}
+                for name, p, u, y in zip(
+                    model.task.findings,
+                    probability,
+                    maps.findings.epistemic.numpy(),
+                    np.asarray(case.findings),
+                    strict=True,
                 )
             }
             arrays["findings"] = np.array(json.dumps(stated))
@@ -66,6 +70,7 @@ class Samples:
             quality = float(maps.findings.epistemic.mean())
         if maps.voxels is not None:
             row = 0
+            arrays["classes"] = np.array(model.task.classes)
             arrays["prediction"] = cut(predicted)  # type: ignore[arg-type]
             arrays["epistemic"] = cut(maps.voxels.epistemic.numpy())
             arrays["aleatoric"] = cut(maps.voxels.aleatoric.numpy())
