@@ -33,6 +33,9 @@ from penumbra.types import Modality, Part
 
 Parts = dict[Part, list[int]]
 
+POSITIONS = 512
+"""Patches whose positions set the edges of the region bins, so that all are equally full."""
+
 
 def demo(out: Path, *, modality: Modality = "mri", seed: int = 0) -> Path:
     """The whole method on generated phantoms; returns the report."""
@@ -61,12 +64,14 @@ def pretrain(config: Config, data: Path, out: Path) -> Path:
         features=config.model.widths[-1],
         settings=settings,
         protocols=len(ground.store.protocols),
-        dim=config.data.dim,
+        dim=ground.axes,
         seed=config.seed,
     )
+    samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
+    places = [samples[key]["position"] for key in range(POSITIONS)]
+    objective.balance_regions(torch.stack(places))
     stage = Pretraining(objective, config, spacing_mm=ground.spacing_mm)
     schedule = _schedule(config, settings.steps, settings.batch, settings.lr)
-    samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
     fit(stage, samples, schedule, folder=out / "pretrain", device=device(config))
     encoder = out / "pretrain" / "encoder.safetensors"
     checkpoint.save(encoder, network.encoder, record={"steps": settings.steps})
@@ -118,6 +123,11 @@ class Ground:
     parts: Parts
     spacing_mm: tuple[float, ...]
     provenance: dict[str, Any]
+
+    @property
+    def axes(self) -> int:
+        """Axes of a position: three in a volume, even when it is read slice by slice."""
+        return len(self.store[self.parts["train"][0]].geometry.shape)
 
     def images(self, index: int) -> int:
         """Training images in a case: its slices, or one."""
