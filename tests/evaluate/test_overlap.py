@@ -1,5 +1,8 @@
 """Overlap and border distances against by-hand cases and MONAI."""
 
+from pathlib import Path
+
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -138,3 +141,24 @@ def test_the_bounding_box_is_tight_and_its_margin_stays_in_the_scan() -> None:
 def test_an_ignored_voxel_belongs_to_no_region() -> None:
     labels = np.array([-1, 0, 1, 2])
     assert overlap.members_mask(labels, (0, 2), classes=3).tolist() == [False, True, False, True]
+
+
+@pytest.mark.real
+def test_real_organs_moved_by_two_voxels_score_as_in_monai() -> None:
+    folder = Path(__file__).parents[2] / ".." / "shared" / "data" / "btcv_mini" / "labelsTr"
+    files = sorted(folder.glob("*.nii.gz"))[:1]
+    if not files:
+        pytest.skip("the real data are not here")
+    image = nibabel.load(files[0])
+    true = np.asarray(image.dataobj)[::2, ::2, ::2].astype(np.int64)
+    spacing = [2 * float(s) for s in image.header.get_zooms()[:3]]
+    moved = np.roll(true, 2, axis=0)
+    kinds = int(true.max()) + 1
+    counts = overlap.confusion(moved, true, classes=kinds)
+    hot = one_hot(moved, kinds), one_hot(true, kinds)
+    dice = compute_dice(*hot)[0].numpy()
+    far = compute_hausdorff_distance(*hot, percentile=95, spacing=spacing)[0].numpy()
+    for c in np.unique(true)[1:]:
+        apart = overlap.borders(moved == c, true == c, spacing_mm=spacing)
+        assert overlap.dice(counts, [int(c)]) == pytest.approx(dice[c], rel=1e-5)
+        assert overlap.hd95(apart) == pytest.approx(far[c - 1], rel=1e-5)

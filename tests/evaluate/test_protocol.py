@@ -71,6 +71,19 @@ def test_half_precision_is_welcome(dtype: torch.dtype) -> None:
     assert half["brier", "all"] == pytest.approx(full["brier", "all"], abs=0.01)
 
 
+def test_a_case_scores_the_same_alone_in_a_batch_and_in_any_memory_layout() -> None:
+    batch = [case(seed, (12, 14, 10)) for seed in range(3)]
+    p = np.stack([b[0] for b in batch], axis=-1)  # the case axis last: no case is contiguous
+    reference = np.stack([b[1] for b in batch], axis=-1)
+    kept = {"regions": REGIONS, "spacing_mm": (1.0, 1.0, 2.0)}
+    for i, (alone, truth) in enumerate(batch):
+        expected = segmentation.score_segmentation(alone, truth, **kept)
+        beside = segmentation.score_segmentation(p[..., i], reference[..., i], **kept)
+        fortran = segmentation.score_segmentation(np.asfortranarray(alone), truth, **kept)
+        assert beside == pytest.approx(expected, nan_ok=True)
+        assert fortran == pytest.approx(expected, nan_ok=True)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_mirrored_case_scores_the_same(axis: int) -> None:
     p, reference = case(3)

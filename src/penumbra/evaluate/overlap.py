@@ -18,6 +18,9 @@ from scipy.spatial import KDTree
 from penumbra.evaluate.arrays import Array, as_numpy
 from penumbra.types import IGNORE
 
+CHUNK = 1 << 15
+"""Voxels counted at once: what fits in a core's cache."""
+
 
 def confusion(
     prediction: Integer[Array, "*space"], reference: Integer[Array, "*space"], *, classes: int
@@ -36,13 +39,17 @@ def confusion(
                [0, 1]])
     """
     predicted, true = as_numpy(prediction).ravel(), as_numpy(reference).ravel()
-    if predicted.size == 0:
-        return np.zeros((classes, classes), dtype=np.int64)
-    _check_labels(predicted, lowest=0, classes=classes, name="prediction")
-    _check_labels(true, lowest=IGNORE, classes=classes, name="reference")
-    # row 0 collects the ignored voxels
-    cells = (true.astype(np.int32) + 1) * classes + predicted
-    counts = np.bincount(cells, minlength=(classes + 1) * classes)
+    counts = np.zeros((classes + 1) * classes, dtype=np.int64)
+    for start in range(0, len(true), CHUNK):
+        here = slice(start, start + CHUNK)
+        column, row = predicted[here].astype(np.int64), true[here].astype(np.int64)
+        _check_labels(column, lowest=0, classes=classes, name="prediction")
+        _check_labels(row, lowest=IGNORE, classes=classes, name="reference")
+        # row 0 collects the ignored voxels
+        row += 1
+        row *= classes
+        row += column
+        counts += np.bincount(row, minlength=len(counts))
     return counts.reshape(classes + 1, classes)[1:]
 
 
@@ -210,12 +217,17 @@ def _widen_first(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
 def _nearest(
     sources: NDArray[np.bool_], targets: NDArray[np.bool_], spacing: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    apart = np.argwhere(sources & ~targets)
+    apart = _places(sources & ~targets)
     distances = np.zeros(int(sources.sum()))
     if len(apart):
-        tree = KDTree(np.argwhere(targets) * spacing, leafsize=32)
+        tree = KDTree(_places(targets) * spacing, leafsize=32)
         distances[: len(apart)] = tree.query(apart * spacing)[0]
     return distances
+
+
+def _places(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """``np.argwhere``, by way of flat indices: several times faster on sparse masks."""
+    return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1)
 
 
 def _check_labels(labels: NDArray[np.integer], *, lowest: int, classes: int, name: str) -> None:
