@@ -20,7 +20,7 @@ from penumbra.bayes.temperature import apply_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
 from penumbra.evaluate import calibration, localization, selective
-from penumbra.evaluate.findings import Findings, score_findings
+from penumbra.evaluate.findings import Findings, score_findings, score_uncertainty
 from penumbra.evaluate.protocol import (
     ALL,
     MEAN,
@@ -31,15 +31,28 @@ from penumbra.evaluate.protocol import (
     summarise_selective,
     to_json,
 )
-from penumbra.evaluate.segmentation import score_segmentation, tally_segmentation
+from penumbra.evaluate.segmentation import (
+    Rules,
+    score_calibration,
+    score_segmentation,
+    tally_segmentation,
+)
 from penumbra.files import write_text
 from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.trained import Trained, environment
-from penumbra.types import Case, Part
+from penumbra.types import Case, Part, Uncertainty
 
 JUDGED: tuple[Part, ...] = ("val", "test")
 HEADLINE = "uncertainty/epistemic/region"
 """The case score by which cases are ranked for review."""
+
+UNCERTAINTIES = {
+    "epistemic": "epistemic",
+    "aleatoric": "aleatoric",
+    "entropy": "entropy_nats",
+    "mutual_information": "mutual_information_nats",
+}
+"""Name in the results -> field of ``Uncertainty``."""
 
 Tallies = dict[str, calibration.Tally]
 
@@ -78,7 +91,7 @@ class Judged:
     cases: list[Case] = field(default_factory=list)
     scores: list[CaseScores] = field(default_factory=list)
     tallies: dict[str, list[Tallies]] = field(default_factory=lambda: {"raw": [], "scaled": []})
-    probability: list[np.ndarray] = field(default_factory=list)
+    found: list[Uncertainty] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
     findings: tuple[str, ...] = ()
 
@@ -99,11 +112,22 @@ class Judged:
                 samples=settings.bootstrap,
                 seed=seed,
             )
+            rows += score_uncertainty(
+                self._findings(),
+                {name: self._field(field) for name, field in UNCERTAINTIES.items()},
+                part=part,
+                thresholds=thresholds,
+                samples=500,
+                seed=seed,
+            )
         return rows
+
+    def _field(self, name: str) -> np.ndarray:
+        return np.stack([getattr(each, name).numpy() for each in self.found])
 
     def _findings(self) -> Findings:
         return Findings(
-            probability=np.stack(self.probability),
+            probability=self._field("probability"),
             labels=np.stack(self.labels),
             names=self.findings,
             patients=[case.patient for case in self.cases],
@@ -156,7 +180,7 @@ def _judge(
                 CaseScores(case.id, case.case.patient, _score(model, case, maps, judged))
             )
             if maps.findings is not None:
-                judged.probability.append(maps.findings.probability.numpy())
+                judged.found.append(maps.findings)
                 judged.labels.append(np.asarray(case.findings))
             if samples is not None:
                 samples.consider(case, maps, model)
@@ -174,9 +198,8 @@ def _score(
     if maps.voxels is not None and case.segmentation is not None:
         scores |= _score_voxels(model, case, maps, judged)
     elif maps.findings is not None:
-        for name in ("epistemic", "aleatoric", "entropy_nats", "mutual_information_nats"):
-            value = float(getattr(maps.findings, name).mean())
-            scores[f"uncertainty/{name.removesuffix('_nats')}/mean", ALL] = value
+        for name, field in UNCERTAINTIES.items():
+            scores[f"uncertainty/{name}/mean", ALL] = float(getattr(maps.findings, field).mean())
     return scores | _score_attention(model, case, maps)
 
 
@@ -190,26 +213,21 @@ def _score_voxels(
     ].numpy()
     reference = np.asarray(case.segmentation)
     uncertainty = {
-        "epistemic": maps.voxels.epistemic.numpy(),
-        "aleatoric": maps.voxels.aleatoric.numpy(),
-        "entropy": maps.voxels.entropy_nats.numpy(),
-        "mutual_information": maps.voxels.mutual_information_nats.numpy(),
+        name: getattr(maps.voxels, field).numpy() for name, field in UNCERTAINTIES.items()
     }
-    spacing = case.spacing_mm
+    spacing, rules = case.spacing_mm, Rules(bins=model.config.evaluate.bins)
+    regions = model.task.regions
     scores = score_segmentation(
-        raw,
-        reference,
-        regions=model.task.regions,
-        spacing_mm=spacing,
-        uncertainty=uncertainty,
+        raw, reference, regions=regions, spacing_mm=spacing, uncertainty=uncertainty, rules=rules
     )
-    again = score_segmentation(scaled, reference, regions=model.task.regions, spacing_mm=spacing)
-    kept = ("ece", "nll", "brier")
-    scores |= {(f"{m}_scaled", c): v for (m, c), v in again.items() if m in kept}
+    again = score_calibration(scaled, reference, regions=regions, spacing_mm=spacing, rules=rules)
+    scores |= {(f"{metric}_scaled", label): value for (metric, label), value in again.items()}
     if len(next(iter(maps.draw_volumes_ml.values()), ())) > 1:
         scores["uncertainty/disagreement", ALL] = maps.disagreement
     for name, probability in (("raw", raw), ("scaled", scaled)):
-        judged.tallies[name].append(tally_segmentation(probability, reference, spacing_mm=spacing))
+        judged.tallies[name].append(
+            tally_segmentation(probability, reference, spacing_mm=spacing, rules=rules)
+        )
     return scores
 
 

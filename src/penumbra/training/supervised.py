@@ -115,18 +115,19 @@ class Supervised:
     def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Augmented images in display units; every mask moves with its image."""
         config = self.config
-        masks = torch.cat(
+        regions = torch.cat(
             [batch["masks"], batch["body"][:, None].float(), batch["valid"][:, None].float()], 1
         )
         image, segmentation, masks = augment(
             batch["image"],
             batch.get("segmentation"),
-            masks,
+            regions,
             modality=config.modality,
             generator=generator,
             probability=config.train.augment,
             spacing_mm=self.population.spacing_mm,
         )
+        assert masks is not None
         moved = {"masks": masks[:, :-2], "body": masks[:, -2] > 0.5, "valid": masks[:, -1] > 0.5}
         if segmentation is not None:
             moved["segmentation"] = segmentation
