@@ -89,6 +89,9 @@ def test_films_are_written_as_chexpert_writes_them(tmp_path: Path) -> None:
         for film in fs:
             with Image.open(tmp_path / film["Path"]) as image:
                 assert (image.mode, image.size) == ("L", (32, 32))
+    sites = {m["Path"]: (m["split"], m["source"]) for m in rows(root / "metadata.csv")}
+    assert len(sites) == 30
+    assert {split for split, source in sites.values() if source == "site-shift"} == {"test"}
     stated = {f["Path"]: f for fs in films.values() for f in fs}
     for region in rows(root / "regions.csv"):
         with Image.open(tmp_path / region["mask"]) as mask:

@@ -32,9 +32,10 @@ def write_phantom(
     """Write a cohort to ``root``, which must not exist or be empty; the same arguments, same bytes.
 
     MRI: BraTS folders; CT: multi-atlas ``imagesTr``/``labelsTr``; both with ``splits.json`` and
-    ``participants.csv`` (subject, split, site, protocol). X-ray: CheXpert CSVs with ``regions.csv``
-    and ``masks/``. Three in ten cases are test and 15 % validation; scanners take turns, and with
-    ``shifted`` half of the test cases come from a scanner that no other case has ("site-shift").
+    ``participants.csv`` (subject, split, site, protocol). X-ray: CheXpert CSVs with
+    ``regions.csv``, ``masks/`` and each film's site in ``metadata.csv``. Three in ten patients are
+    test and 15 % validation; scanners take turns, and with ``shifted`` half of the test patients
+    come from a scanner that no other case has ("site-shift").
 
     ``truth/`` holds what real data never has: all readers' labels and their exact probability.
 

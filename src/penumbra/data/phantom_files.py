@@ -112,7 +112,7 @@ def write_xray(
     regions: list[list[str]] = []
     rows: dict[int, tuple[str, Part, str, str]] = {}
     studies: dict[int, int] = {}
-    truth = []
+    truth, metadata = [], []
     for p in plans:
         scanner = phantom_xray.SHIFTED if p.scanner is None else phantom_xray.SCANNERS[p.scanner]
         case = phantom_xray.xray_phantom(
@@ -140,12 +140,15 @@ def write_xray(
         cells = _report(case, rng, draft=p.part == "train")
         films[p.part].append([film, sex, age, "Frontal", scanner.view, *cells])
         rows[p.patient] = (patient, p.part, scanner.name, f"{scanner.view}-{scanner.energy_kev}keV")
+        metadata.append([film, p.part, patient, scanner.view, scanner.name])
         truth.append([film, *_finding_truth(case)])
     header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS]
     for part, lines in films.items():
         _write_csv(root / f"{CHEXPERT_PARTS[part]}.csv", header, lines)
     _write_csv(root / "regions.csv", ["Path", "region", "mask", "pixels"], regions)
     _write_csv(root / "participants.csv", PARTICIPANTS, rows.values())
+    header = ["Path", "split", "patient", "view_raw", "source"]
+    _write_csv(root / "metadata.csv", header, metadata)
     (root / "truth").mkdir()
     names = list(case.findings)
     columns = ["severity", "probability", "readers"]
