@@ -4,6 +4,7 @@ A case names its masks ``finding`` or ``finding/part``; parts of one finding are
 ``roi/part`` outlines the organ (the lungs) instead of a finding.
 """
 
+import contextlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ def decode_rle(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, "rows col
         >>> decode_rle("13", (2, 2)).astype(int).tolist()
         [[0, 1], [1, 1]]
     """
+    runs = _runs(counts)
+    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+        raise ValueError(f"run lengths cover {sum(runs)} of {size[0] * size[1]} pixels")
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape(size, order="F")
+
+
+def _runs(counts: str) -> list[int]:
     runs: list[int] = []
     at = 0
     while at < len(counts):
@@ -97,10 +106,7 @@ def decode_rle(counts: str, size: tuple[int, int]) -> Bool[np.ndarray, "rows col
             if not more and byte & 0x10:
                 value |= -1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
-    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
-        raise ValueError(f"run lengths cover {sum(runs)} of {size[0] * size[1]} pixels")
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return flat.reshape(size, order="F")
+    return runs
 
 
 def outlined_findings(path: Path) -> dict[str, set[str]]:
@@ -110,9 +116,17 @@ def outlined_findings(path: Path) -> dict[str, set[str]]:
     for film, entry in _tree(path, path.stat().st_mtime_ns).items():
         if not isinstance(entry, dict):
             raise DataError(f"{path}: '{film}' is not a mapping of findings to outlines")
-        names = [n for n in entry if n != "img_size" and _outline(path, film, entry, n).any()]
+        names = [n for n, outline in entry.items() if n != "img_size" and not _empty(outline)]
         found[film] = {back.get(n, n) for n in names}
     return found
+
+
+def _empty(outline: Any) -> bool:
+    """Whether nothing is outlined; what is not an outline at all is left for reading to refuse."""
+    if isinstance(outline, dict) and isinstance(outline.get("counts"), str):
+        with contextlib.suppress(ValueError):
+            return len(_runs(outline["counts"])) < 2
+    return not outline
 
 
 def _outlined(path: Path, film: str, finding: str) -> Bool[np.ndarray, "rows columns"]:
