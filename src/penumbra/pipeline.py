@@ -56,17 +56,19 @@ def pretrain(config: Config, data: Path, out: Path) -> Path:
     ground = prepare(config, data, out)
     settings = config.pretrain
     network = _network(config, ground)
+    samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
+    positions = torch.stack([torch.as_tensor(samples[key]["position"]) for key in range(256)])
     objective = SelfSupervised(
         network.encoder,
         features=config.model.widths[-1],
         settings=settings,
         protocols=len(ground.store.protocols),
-        dim=config.data.dim,
+        dim=positions.shape[1],
         seed=config.seed,
     )
+    objective.balance_regions(positions)
     stage = Pretraining(objective, config, spacing_mm=ground.spacing_mm)
     schedule = _schedule(config, settings.steps, settings.batch, settings.lr)
-    samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
     fit(stage, samples, schedule, folder=out / "pretrain", device=device(config))
     encoder = out / "pretrain" / "encoder.safetensors"
     checkpoint.save(encoder, network.encoder, record={"steps": settings.steps})
