@@ -59,17 +59,26 @@ def pretrain(config: Config, data: Path, out: Path) -> Path:
     ground = prepare(config, data, out)
     settings = config.pretrain
     network = _network(config, ground)
+    samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
+    positions = torch.stack([torch.as_tensor(samples[key]["position"]) for key in range(256)])
     objective = SelfSupervised(
         network.encoder,
         features=config.model.widths[-1],
         settings=settings,
         protocols=len(ground.store.protocols),
+<<<<<<< HEAD
         dim=ground.axes,
         seed=config.seed,
     )
     samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
     places = [samples[key]["position"] for key in range(POSITIONS)]
     objective.balance_regions(torch.stack(places))
+=======
+        dim=positions.shape[1],
+        seed=config.seed,
+    )
+    objective.balance_regions(positions)
+>>>>>>> part/pretrain
     stage = Pretraining(objective, config, spacing_mm=ground.spacing_mm)
     schedule = _schedule(config, settings.steps, settings.batch, settings.lr)
     fit(stage, samples, schedule, folder=out / "pretrain", device=device(config))

@@ -94,6 +94,17 @@ def test_unknown_regions_take_no_part(generator: torch.Generator) -> None:
     assert float(region_loss(logits.detach(), torch.full((3,), -1))) == 0
 
 
+def test_only_padding_that_tells_the_position_hides_it() -> None:
+    valid = torch.ones(6, 7, 8, dtype=torch.bool)
+    valid[1, 0] = valid[1, -2:] = False  # a scan that lies in the middle, to a voxel
+    valid[2, :, :2] = valid[2, :, -2:] = False  # the same, by two voxels on both sides
+    valid[3, :1] = False  # its border is in view
+    valid[4, 0, 0] = False  # a bent border
+    valid[5] = False  # nothing of the scan
+    position = torch.full((6, 3), 0.5)
+    assert without_leak(position, valid).isnan().any(1).tolist() == [False] * 3 + [True] * 3
+
+
 def noise_crops(
     n: int, generator: torch.Generator, *, round_field: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -107,13 +107,21 @@ def flip(position: Float[Tensor, "*b axes"], *, axes: tuple[int, ...]) -> Float[
 def without_leak(
     position: Float[Tensor, "b axes"], valid: Bool[Tensor, "b *space"]
 ) -> Float[Tensor, "b axes"]:
-    """The positions, NaN wherever the crop shows any voxel from outside the scan.
+    """The positions, NaN wherever the shape of what lies outside the scan could tell them.
 
-    The shape of padding or of a scanner's field of view tells where a crop lies without any
-    anatomy; such crops take no part in the region task.
+    Padding on one side, or a bent border of a scanner's field of view, says where a crop lies
+    without any anatomy; such crops take no part in the region task. A scan that is smaller than the
+    crop and lies in its middle says nothing: there is padding on both sides, to a voxel the same.
     """
-    inside = valid.flatten(1).all(1)
-    return torch.where(inside[:, None], position, torch.nan)
+    telling = torch.zeros(len(valid), dtype=torch.bool, device=valid.device)
+    volume = torch.ones(len(valid), dtype=torch.int64, device=valid.device)
+    for axis in range(1, valid.ndim):
+        seen = valid.movedim(axis, -1).flatten(1, -2).any(1).long()
+        low, high = seen.argmax(1), seen.flip(1).argmax(1)
+        telling |= ((low - high).abs() > 1) | ((low == 0) != (high == 0))
+        volume *= seen.shape[1] - low - high
+    full_box = valid.flatten(1).sum(1) == volume
+    return torch.where((full_box & ~telling)[:, None], position, torch.nan)
 
 
 def region_loss(

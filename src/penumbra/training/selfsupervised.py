@@ -8,6 +8,7 @@ from torch import Tensor
 from penumbra.augment import to_display, two_views
 from penumbra.config import Config
 from penumbra.pretrain.objective import SelfSupervised
+from penumbra.pretrain.region import without_leak
 from penumbra.training.loop import Batch
 
 
@@ -46,11 +47,14 @@ class Pretraining:
             )
             window = config.data.window_hu
             a, b = (to_display(v.image, modality=config.modality, window_hu=window) for v in views)
+            # A view whose acquisition was changed is never asked for its protocol.
+            changed = torch.tensor([v.protocol_changed for v in views], device=a.device)
+            protocol = torch.where(changed, -1, batch["protocol"][:, None])
         parts = self.module(
             a,
             b,
-            position=batch["position"],
-            protocol=batch["protocol"],
+            position=without_leak(batch["position"], batch["valid"]),
+            protocol=protocol,
             patient=batch["patient"],
         )
         return {k if k == "total" else f"loss/{k}": v for k, v in parts.items()}

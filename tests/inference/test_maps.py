@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from penumbra import trained
+from penumbra.bayes import bank
+from penumbra.config import Config, resolve
+from penumbra.data.geometry import Geometry
+from penumbra.data.preprocess import Prepared
+from penumbra.inference.maps import CaseMaps, map_case
+from penumbra.types import Case, Task
+
+TASK = Task(
+    modality="mri",
+    channels=("flair",),
+    classes=("background", "lesion"),
+    label_values={0: 0, 1: 1},
+    regions={"WT": (1,)},
+    findings=("lesion present",),
+)
+
+
+def case(shape: tuple[int, ...], seed: int = 0) -> Prepared:
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    box = tuple((0, n) for n in shape)
+    geometry = Geometry(shape, affine, shape, box, box, shape, affine)
+    image = np.random.default_rng(seed).random((1, *shape), dtype=np.float32)
+    return Prepared(
+        case=Case("a", "a", {"flair": Path("a.nii.gz")}),
+        image=image,
+        segmentation=None,
+        findings=np.array([np.nan], dtype=np.float32),
+        body=np.ones(shape, dtype=bool),
+        masks=np.zeros((0, *shape), dtype=np.uint8),
+        mapped=(),
+        geometry=geometry,
+        foreground=np.zeros((0, 1 + len(shape)), dtype=np.int64),
+        body_box=box,
+    )
+
+
+def mapped(prepared: Prepared, config: Config, draws: int = 3) -> CaseMaps:
+    network = trained.build(config, TASK)
+    trained.convert(network, config)
+    posterior = bank(network.eval(), draws=draws, generator=torch.Generator().manual_seed(1))
+    return map_case(network, posterior, prepared, TASK, config)
+
+
+@pytest.fixture(scope="module")
+def slicewise() -> Config:
+    return resolve("phantom-mri", size="tiny")
+
+
+@pytest.fixture(scope="module")
+def volumetric() -> Config:
+    return resolve("phantom-mri", size="tiny", overrides={"data.dim": 3, "data.patch": [16, 16, 8]})
+
+
+def test_maps_of_a_sliced_volume_lie_on_the_volumes_grid(slicewise: Config) -> None:
+    maps = mapped(case((20, 17, 5)), slicewise)
+    assert maps.voxels is not None
+    assert maps.findings is not None
+    assert maps.voxels.probability.shape == (2, 20, 17, 5)
+    assert maps.voxels.epistemic.shape == (20, 17, 5)
+    assert maps.attention.shape == (2, 20, 17, 5)
+    assert maps.findings.probability.shape == (1,)
+
+
+def test_a_slice_does_not_depend_on_its_neighbours(slicewise: Config) -> None:
+    whole = case((16, 16, 4))
+    alone = case((16, 16, 1))
+    alone.image[:] = whole.image[..., 2:3]
+    a, b = mapped(whole, slicewise).voxels, mapped(alone, slicewise).voxels
+    assert a is not None
+    assert b is not None
+    torch.testing.assert_close(a.probability[..., 2:3], b.probability, atol=1e-5, rtol=0.0)
+
+
+def test_total_uncertainty_is_the_sum_of_its_parts(slicewise: Config) -> None:
+    voxels = mapped(case((16, 16, 2)), slicewise).voxels
+    assert voxels is not None
+    torch.testing.assert_close(
+        voxels.total, voxels.epistemic + voxels.aleatoric, atol=1e-6, rtol=0.0
+    )
+
+
+def test_windows_over_a_volume_share_their_draws(volumetric: Config) -> None:
+    maps = mapped(case((24, 20, 12)), volumetric)
+    assert maps.voxels is not None
+    assert maps.voxels.probability.shape == (2, 24, 20, 12)
+    torch.testing.assert_close(
+        maps.voxels.probability.sum(0), torch.ones(24, 20, 12), atol=1e-5, rtol=0.0
+    )
+    assert len(maps.draw_volumes_ml["WT"]) == 3
+
+
+def test_a_volume_no_larger_than_the_window_is_one_window(volumetric: Config) -> None:
+    maps = mapped(case((10, 9, 5)), volumetric)
+    assert maps.attention.shape == (2, 10, 9, 5)
+
+
+def test_one_draw_has_no_epistemic_part_and_no_disagreement(slicewise: Config) -> None:
+    maps = mapped(case((16, 16, 2)), slicewise, draws=1)
+    assert maps.voxels is not None
+    assert float(maps.voxels.epistemic.abs().max()) == 0.0
+    assert maps.disagreement == 0.0

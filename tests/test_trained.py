@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from penumbra import trained
+from penumbra.config import resolve
+from penumbra.errors import DataError
+from penumbra.trained import Calibration, Trained
+from penumbra.types import Task
+
+TASK = Task(
+    modality="mri",
+    channels=("flair", "t1"),
+    classes=("background", "lesion"),
+    label_values={0: 0, 1: 1},
+    regions={"WT": (1,)},
+    findings=("lesion present",),
+)
+
+
+def model() -> Trained:
+    config = resolve("phantom-mri", size="tiny")
+    network = trained.build(config, TASK)
+    trained.convert(network, config)
+    return Trained(network.eval(), TASK, config, Calibration(temperature=1.5, thresholds={"a": 0.2}))
+
+
+def test_a_model_folder_brings_back_the_same_predictions_and_calibration(tmp_path: Path) -> None:
+    before = model()
+    before.save(tmp_path)
+    after = trained.load(tmp_path)
+    image = torch.rand(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(before.network(image).segmentation, after.network(image).segmentation)
+    assert after.calibration == before.calibration
+    assert after.task == TASK
+    assert after.config == before.config
+
+
+def test_a_folder_without_a_model_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no trained model here; train one with"):
+        trained.load(tmp_path)
+
+
+def test_a_damaged_description_is_named(tmp_path: Path) -> None:
+    model().save(tmp_path)
+    (tmp_path / trained.RECORD).write_text("{")
+    with pytest.raises(DataError, match=r"model\.json: not a model description"):
+        trained.load(tmp_path)
+
+
+def test_truncated_weights_are_named(tmp_path: Path) -> None:
+    model().save(tmp_path)
+    weights = tmp_path / trained.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"model\.safetensors: checkpoint cannot be read"):
+        trained.load(tmp_path)
