@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +20,7 @@ console = Console(stderr=True, highlight=False)
 SECONDS_BETWEEN_LINES = 30.0
 
 
+@runtime_checkable
 class Advance(Protocol):
     """Moves a bar by one unit; ``note`` is shown beside it."""
 
