@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,7 @@ from penumbra.files import write_text
 Batch = dict[str, Tensor]
 
 
+@runtime_checkable
 class Stage(Protocol):
     """What the loop needs to know of an objective."""
 
