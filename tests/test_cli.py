@@ -157,7 +157,7 @@ def test_predict_lists_the_files_it_wrote(
         return [out / "segmentation.nii.gz", out / "epistemic.nii.gz"]
 
     fake = SimpleNamespace(predict_scan=predict_scan)
-    monkeypatch.setitem(sys.modules, "penumbra.predict", fake)
+    monkeypatch.setitem(sys.modules, "penumbra.inference.scan", fake)
     scan = tmp_path / "scan.nii.gz"
     scan.touch()
     words = ["predict", tmp_path, scan, "--out", tmp_path / "maps", "--draws", 4]
@@ -178,6 +178,8 @@ def test_predict_lists_the_files_it_wrote(
         (["demo", "--seed", "-1"], 2, "--seed"),
         (["report", "SCANS", "--train.lr", "1"], 2, "--train.lr"),
         (["run", "--preset", "brain-mri", "--data", "SCANS", "--train.lr"], 2, "needs a value"),
+        (["run", "--preset", "brain-mri", "--data", "SCANS", "--train.lr=[1"], 2, "train.lr: '[1'"),
+        (["run", "--preset", "brain-mri", "--data", "SCANS", "--set", "seed"], 2, "NAME=VALUE"),
         (["predict", "SCANS"], 2, "Missing argument 'SCAN'"),
         (["report", "SCANS"], 1, "SCANS: not a run folder"),
     ],

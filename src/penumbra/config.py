@@ -190,7 +190,7 @@ def resolve(
     tree["size"] = chosen
     _merge(tree, sizes.get(chosen, {}))
     for dotted, value in (overrides or {}).items():
-        _merge(tree, _nest(dotted, yaml.safe_load(value) if isinstance(value, str) else value))
+        _merge(tree, _nest(dotted, _read_text(dotted, value) if isinstance(value, str) else value))
     return validate(tree, source=preset)
 
 
@@ -259,6 +259,13 @@ def _read_preset(preset: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{preset}: expected a mapping of settings, got {type(tree).__name__}")
     return tree
+
+
+def _read_text(dotted: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{dotted}: '{text}' cannot be read; quote it, or mend it") from error
 
 
 def _nest(dotted: str, value: Any) -> dict[str, Any]:

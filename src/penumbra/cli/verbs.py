@@ -107,10 +107,13 @@ def check(
 ) -> None:
     """Read every case and say what would go wrong, and what training will need."""
     config = _configure(preset, settings, size)
+    from penumbra import progress
     from penumbra.data.check import check as check_cohort
     from penumbra.data.cohort import read_cohort
 
-    report = check_cohort(read_cohort(data, modality=config.modality), config.data)
+    cohort = read_cohort(data, modality=config.modality)
+    with progress.bar("check", len(cohort.cases)) as advance:
+        report = check_cohort(cohort, config.data, progress=lambda done, total, case: advance(case))
     for row in report.rows:
         typer.echo(row)
     for problem in report.problems:

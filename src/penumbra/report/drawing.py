@@ -63,13 +63,13 @@ def draw(
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure = Figure()
         axes = figure.add_subplot()
-        axes.set_title(title)
+        axes.set_title(title[:1].upper() + title[1:])
         paint(axes)
         named = len(axes.get_legend_handles_labels()[1])
         top, bottom = 0.32, 0.48 + 0.2 * ((named + 1) // 2)
         total = top + height + bottom
         figure.set_size_inches(WIDTH, total)
-        axes.set_position((left / WIDTH, bottom / total, 1 - (left + 0.15) / WIDTH, height / total))
+        axes.set_position((left / WIDTH, bottom / total, 1 - (left + 0.22) / WIDTH, height / total))
         if named:
             axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.4 / height), ncols=2)
         file = io.StringIO()

@@ -66,6 +66,10 @@ class Card:
         return sorted({(c.label, c.color) for c in self.contours}, key=lambda key: key[0])
 
     @property
+    def has_spread(self) -> bool:
+        return any("epistemic" in values for values in self.findings.values())
+
+    @property
     def has_reference(self) -> bool:
         return any(contour.reference for contour in self.contours)
 
@@ -107,8 +111,8 @@ def _panel(name: str, values: Float[np.ndarray, "h w"], scale: tuple[float, floa
         name=name,
         explained=EXPLAINED[name],
         png=_png((255 * rgba).round().astype(np.uint8)),
-        low=f"{low:.2g}",
-        high=f"{high:.2g}",
+        low=f"{low:.2f}" if low else "0",
+        high=f"{high:.2f}" if low else f"{high:.2g}",
         gradient=", ".join(matplotlib.colors.to_hex(stop) for stop in stops),
     )
 

@@ -90,10 +90,7 @@ def _duration(seconds: float) -> str:
 
 
 def _command(run: RunFolder) -> str:
-    keys = ("size", "seed")
-    options = " ".join(f"--{key} {run.config[key]}" for key in keys if key in run.config)
-    name = run.config.get("name", "PRESET")
-    return f"penumbra run --preset {name} --data DATA {options} --out {run.path.name}".strip()
+    return f"penumbra run --preset {run.path.name}/config.yaml --data DATA --out AGAIN"
 
 
 def _curves(run: RunFolder) -> dict[str, Any]:

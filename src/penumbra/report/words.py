@@ -31,6 +31,7 @@ _WORDS = {
     "l2": "L2",
     "uncertainty": "",
     "attention": "",
+    "hit": "pointing hit",
     "otsu": "(Otsu)",
     "tuned": "(tuned)",
     "gibbs": "Gibbs",
