@@ -57,6 +57,11 @@ def test_the_loss_by_hand() -> None:
     assert float(loss) == pytest.approx((0.25 * 3 + 0.75 * (1.5 + 6.0)) / 2)
 
 
+def test_attacking_part_of_the_batch_keeps_the_scale() -> None:
+    clean, half = torch.ones(4), torch.full((2,), 3.0)
+    assert float(adversarial_loss(clean, half, torch.ones(2), alpha=0.5)) == 2.0
+
+
 def test_effective_weights_match_the_sum_of_both_losses() -> None:
     # L_task + lambda * L_adv for clean loss 1 and adversarial loss 0, and the reverse.
     shares = effective_weights(weight=0.6, alpha=0.25, normalise_clean=False)

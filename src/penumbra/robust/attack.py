@@ -66,7 +66,8 @@ def pgd(
     best = Attacked(x, x.new_full((len(x),), -torch.inf))
     for _ in range(steps):
         value, gradient = value_and_gradient(objective, x)
-        best = _stronger(best, Attacked(x, value))
+        if keep == "best":
+            best = _stronger(best, Attacked(x, value))
         x = ascend(x, gradient, size, around)
     return x if keep == "last" else _stronger(best, evaluate(objective, x)).image
 
