@@ -23,7 +23,9 @@ def model() -> Trained:
     config = resolve("phantom-mri", size="tiny")
     network = trained.build(config, TASK)
     trained.convert(network, config)
-    return Trained(network.eval(), TASK, config, Calibration(temperature=1.5, thresholds={"a": 0.2}))
+    return Trained(
+        network.eval(), TASK, config, Calibration(temperature=1.5, thresholds={"a": 0.2})
+    )
 
 
 def test_a_model_folder_brings_back_the_same_predictions_and_calibration(tmp_path: Path) -> None:

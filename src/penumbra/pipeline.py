@@ -60,25 +60,16 @@ def pretrain(config: Config, data: Path, out: Path) -> Path:
     settings = config.pretrain
     network = _network(config, ground)
     samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
-    positions = torch.stack([torch.as_tensor(samples[key]["position"]) for key in range(256)])
+    positions = torch.stack([torch.as_tensor(samples[key]["position"]) for key in range(POSITIONS)])
     objective = SelfSupervised(
         network.encoder,
         features=config.model.widths[-1],
         settings=settings,
         protocols=len(ground.store.protocols),
-<<<<<<< HEAD
-        dim=ground.axes,
-        seed=config.seed,
-    )
-    samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
-    places = [samples[key]["position"] for key in range(POSITIONS)]
-    objective.balance_regions(torch.stack(places))
-=======
         dim=positions.shape[1],
         seed=config.seed,
     )
     objective.balance_regions(positions)
->>>>>>> part/pretrain
     stage = Pretraining(objective, config, spacing_mm=ground.spacing_mm)
     schedule = _schedule(config, settings.steps, settings.batch, settings.lr)
     fit(stage, samples, schedule, folder=out / "pretrain", device=device(config))
@@ -132,11 +123,6 @@ class Ground:
     parts: Parts
     spacing_mm: tuple[float, ...]
     provenance: dict[str, Any]
-
-    @property
-    def axes(self) -> int:
-        """Axes of a position: three in a volume, even when it is read slice by slice."""
-        return len(self.store[self.parts["train"][0]].geometry.shape)
 
     def images(self, index: int) -> int:
         """Training images in a case: its slices, or one."""
