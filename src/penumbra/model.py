@@ -89,8 +89,7 @@ class Network(nn.Module):
         """Features of an image in display units, finest first; never random."""
         shape = (1, -1, *(1,) * (image.dim() - 2))
         image = (image - self.input_mean.view(shape)) / self.input_std.view(shape)
-        dense = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
-        return self.encoder(image.contiguous(memory_format=dense))
+        return self.encoder(image)
 
     def decode(self, features: Sequence[Tensor], skips: Sequence[Tensor] | None = None) -> Output:
         """Logits and gate maps; ``skips`` replaces ``self.decoder.skips(features)``."""

@@ -2,6 +2,7 @@
 
 from math import gcd
 
+import torch
 from jaxtyping import Float
 from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import Tensor, nn
@@ -36,8 +37,10 @@ class Encoder(nn.Module):
         )
 
     def forward(self, image: Float[Tensor, "b c *space"]) -> tuple[Tensor, ...]:
+        # Channels last, also behind a single channel, where torch cannot tell the two apart.
+        dense = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
         features = []
         for block in self.levels:
-            image = block(image)
+            image = block(image).contiguous(memory_format=dense)
             features.append(image)
         return tuple(features)
