@@ -117,10 +117,10 @@ def test_the_gradient_of_the_clean_step_can_be_reused(
 def test_adversarial_training_makes_a_model_harder_to_attack(generator: torch.Generator) -> None:
     # One robust pixel, many brittle ones: each brittle pixel is right on average, but by less than
     # eps; plain training uses them, adversarial training has to rely on the robust one.
-    labels = torch.randint(0, 2, (256,), generator=generator)
+    labels = torch.randint(0, 2, (128,), generator=generator)
     sign = (2.0 * labels - 1)[:, None]
-    brittle = 0.5 + 0.02 * sign + 0.02 * torch.randn((256, 30), generator=generator)
-    robust = 0.5 + 0.25 * sign + 0.1 * torch.randn((256, 1), generator=generator)
+    brittle = 0.5 + 0.02 * sign + 0.02 * torch.randn((128, 30), generator=generator)
+    robust = 0.5 + 0.25 * sign + 0.1 * torch.randn((128, 1), generator=generator)
     image = torch.cat([robust, brittle], 1).clamp(0, 1)[:, None]
 
     def accuracy(adversarial: bool) -> float:
@@ -131,7 +131,7 @@ def test_adversarial_training_makes_a_model_harder_to_attack(generator: torch.Ge
         def predict(x):
             return layer(20 * (x[:, 0] - 0.5)).sigmoid()
 
-        optimizer = torch.optim.Adam(layer.parameters(), 0.05)
+        optimizer = torch.optim.Adam(layer.parameters(), 0.1)
         truth = labels[:, None].float()
 
         def attacked(steps):
@@ -146,7 +146,7 @@ def test_adversarial_training_makes_a_model_harder_to_attack(generator: torch.Ge
                 generator=chance,
             )
 
-        for _ in range(60):
+        for _ in range(30):
             x = attacked(1) if adversarial else image
             optimizer.zero_grad()
             cross_entropy(predict(x), truth).mean().backward()
