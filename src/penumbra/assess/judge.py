@@ -67,10 +67,11 @@ def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: P
         rows += judged.rows(model, part)
         table += judged.table(part)
         curves = judged.curves()
-    harder, curves["robustness"] = hardship(model, store, parts["test"])
+    harder = hardship(model, store, parts["test"])
+    curves["robustness"] = harder.series
     write_text(out / "cases.csv", _csv(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
-    tree = json.loads(to_json(rows + harder))
+    tree = json.loads(to_json(rows + harder.rows))
     record = {
         "name": model.config.name,
         "modality": model.config.modality,
@@ -78,6 +79,7 @@ def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: P
         "seed": model.config.seed,
         "split_hash": model.provenance.get("split"),
         "environment": environment(),
+        "attack_gates": harder.gates,
     }
     text = json.dumps({"schema": tree["schema"], **record, "rows": tree["rows"]}, indent=1)
     write_text(out / "metrics.json", text + "\n")
