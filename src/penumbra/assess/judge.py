@@ -237,7 +237,7 @@ def _score_attention(
     model: Trained, case: Prepared, maps: CaseMaps
 ) -> dict[tuple[str, str], float]:
     """Localization of the composite map, on the patients nobody aligned it to."""
-    names = ("segmentation", *model.task.findings)
+    names = ("segmentation" if model.task.classes else "anatomy", *model.task.findings)
     scores: dict[tuple[str, str], float] = {}
     for row, target in expert_masks(case):
         if not target.any():
