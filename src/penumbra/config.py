@@ -8,10 +8,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from penumbra.errors import ConfigError
 from penumbra.types import Modality
@@ -44,6 +44,12 @@ class Data(Section):
     fraction: float = Field(1.0, gt=0, le=1, description="share of labelled training patients used")
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> Self:
+        if len(self.patch) != self.dim or min(self.patch) < 8:
+            raise ValueError(f"patch needs {self.dim} sizes of 8 or more, got {list(self.patch)}")
+        return self
 
 
 class Pretrain(Section):

@@ -104,7 +104,7 @@ class Supervised:
             clean = self._task(output, batch)
             terms = {"task": clean.mean()}
             if self.converted and self.config.bayes.posterior == "variational":
-                terms["kl"] = self._kl()
+                terms["kl"] = self._kl(progress)
             if self._attacks(step, progress):
                 weight = self.config.adversarial.weight * self.adversarial_ramp.at(progress)
                 terms["adversarial"] = weight * self._adversarial(clean, batch, generator)
@@ -145,10 +145,16 @@ class Supervised:
             losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
         return torch.stack(losses).sum(0)
 
-    def _kl(self) -> Tensor:
-        """KL on the scale of a loss that is a mean over images and voxels (or findings)."""
+    def _kl(self, progress: float) -> Tensor:
+        """KL on the scale of a loss that is a mean over images and voxels (or findings).
+
+        It warms up over the first third of the Bayesian phase.
+        """
+        settings = self.config.bayes
+        warm_up = Ramp(settings.warm_start, max(1e-9, (1 - settings.warm_start) / 3))
         per_image = self.population.voxels if self.module.classes else self.module.findings
-        return self.config.bayes.kl * bayes.kl(self.module) / (self.population.images * per_image)
+        scale = settings.kl * warm_up.at(progress) / (self.population.images * per_image)
+        return scale * bayes.kl(self.module)
 
     def _attacks(self, step: int, progress: float) -> bool:
         settings = self.config.adversarial
