@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import sparse
 
-from penumbra.data import dicom, metaimage, nifti, radiograph
+from penumbra.data import dicom, medmnist, metaimage, nifti, radiograph
 from penumbra.data.volume import Volume, from_ras, spacing_of
 from penumbra.errors import DataError
 
@@ -62,6 +62,8 @@ def load_volume(path: Path, *, frame: int | None = None, label: bool = False) ->
         DataError: missing, unreadable, damaged or of an unknown kind; the message says what to do.
     """
     name = path.name.lower()
+    if medmnist.holds(path):
+        return medmnist.read_film(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; check the path")
     if name.endswith(nifti.SUFFIXES):
