@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -46,7 +46,7 @@ class Data(Section):
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
 
     @model_validator(mode="after")
-    def _patch_fits(self) -> Self:
+    def _patch_fits(self) -> "Data":
         if len(self.patch) != self.dim or min(self.patch) < 8:
             raise ValueError(f"patch needs {self.dim} sizes of 8 or more, got {list(self.patch)}")
         return self
