@@ -8,6 +8,7 @@ U-Nets are usually written; the same network in Penumbra's own form is a row of 
 """
 
 import argparse
+import ctypes
 import gc
 import importlib
 import resource
@@ -29,6 +30,12 @@ from penumbra.bayes.propagate import propagate
 from penumbra.model import Network
 
 CLASSES = 4
+PEER_PRIOR = {
+    "prior_mean": 0.0,
+    "prior_variance": 1.0,
+    "posterior_mu_init": 0.0,
+    "posterior_rho_init": -3.0,
+}
 NETWORKS = {
     "2-D 128^2, 32-64-128-256-512": (2, (32, 64, 128, 256, 512), (128, 128)),
     "3-D 64^3, 16-32-64-128": (3, (16, 32, 64, 128), (64, 64, 64)),
@@ -154,12 +161,13 @@ def peer_layers(name: str, net: Network) -> bool:
                         child.kernel_size[0],
                         padding=child.padding[0],
                         bias=child.bias is not None,
+                        **PEER_PRIOR,
                     )
                     setattr(parent, key, First(peer, up=False))
                 elif isinstance(child, PlainUp):
                     out, fan_in = child.weight.shape[:2]
                     kind = f"Conv{child.weight.dim() - 2}dReparameterization"
-                    peer = getattr(layers, kind)(fan_in, out, 3, padding=1)
+                    peer = getattr(layers, kind)(fan_in, out, 3, padding=1, **PEER_PRIOR)
                     setattr(parent, key, First(peer, up=True))
     return True
 
@@ -184,7 +192,8 @@ def peer_passes(net: Network, x: Tensor, draws: int) -> Tensor:
     return moments.uncertainty().mutual_information_nats
 
 
-def block(title: str, *, convs: int, quick: bool, peers: bool) -> None:
+def block(title: str, convs: int, options: argparse.Namespace) -> None:
+    quick = options.quick
     dim, widths, size = NETWORKS[title]
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(1, 1, *size, generator=generator)
@@ -199,7 +208,7 @@ def block(title: str, *, convs: int, quick: bool, peers: bool) -> None:
         bayes.bank(variational, draws=64, generator=generator, skip=skip)
         for skip in ("exact", "mean")
     )
-    compiled = torch.compile(own) if not quick else None
+    compiled = torch.compile(own) if options.compile else None
     candidates: dict[str, Candidate] = {
         "one plain pass": lambda: unit(x).segmentation.softmax(1),
         "one pass, our form": lambda: own(x).segmentation.softmax(1),
@@ -213,20 +222,26 @@ def block(title: str, *, convs: int, quick: bool, peers: bool) -> None:
     if not quick:
         candidates[f"T={most} bank"] = lambda: banked(exact, x, most)
         candidates[f"T={most} bank, skip at mean"] = lambda: banked(shared, x, most)
-    if peers:
+    if options.peers:
         peer = plain(dim, widths, convs)
         if peer_layers("bayesian_torch.layers", peer):
             candidates["T=8 bayesian-torch, reparameterization"] = lambda: peer_passes(peer, x, 8)
     weights = sum(p.numel() for p in bayes.rho_parameters(variational))
     print(f"\n{title}, {convs} convolution(s) per level, {weights / 1e6:.2f} M Bayesian weights")
     with torch.inference_mode():
-        for name, ratio in ratios(candidates, 2).items():
+        for name, ratio in ratios(candidates, options.rounds).items():
             print(f"  {name:45s} {ratio:7.2f}")
-        memory(unit, exact, shared, x)
+        if options.memory:
+            memory(unit, exact, shared, x)
         fidelity(variational, exact, shared, x, quick=quick)
 
 
 def memory(unit: Network, exact: WeightBank, shared: WeightBank, x: Tensor) -> None:
+    if sys.platform == "linux":
+        # Large blocks go back to the kernel at once, so that resident memory shows what is held.
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 16)
+        libc.malloc_trim(0)
     runs: dict[str, Candidate] = {"one plain pass": lambda: unit(x).segmentation.softmax(1)}
     runs["T=8 bank"] = lambda: banked(exact, x, 8)
     runs["T=64 bank"] = lambda: banked(exact, x, 64)
@@ -260,15 +275,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2-D and T=8 only")
     parser.add_argument("--peers", type=Path, help="folder with peer packages")
+    parser.add_argument(
+        "--memory", action="store_true", help="peak memory too (slows what follows)"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="time torch.compile too (slow)")
+    parser.add_argument("--convs", type=int, nargs="+", default=[2, 1], help="per decoder level")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.peers:
         sys.path.append(str(arguments.peers))
     else:
         print("peers: no --peers folder given; their rows are skipped")
-    for convs in (2, 1):
+    for convs in arguments.convs:
         for title in list(NETWORKS)[: 1 if arguments.quick else 2]:
-            block(title, convs=convs, quick=arguments.quick, peers=bool(arguments.peers))
+            block(title, convs, arguments)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from penumbra.types import Output, Uncertainty
 
 Slices = tuple[slice, ...]
 ENOUGH = 0.97
-LEAST, STEP = 8, 4
+LEAST, STEP = 12, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def enough_draws(
 
     Even and odd draws give two independent mutual-information maps; their correlation r gives the
     full map's correlation with that of endless draws as ``sqrt(2r / (1 + r))`` (Spearman-Brown).
-    Draws are added until that reaches ``correlation``, or the bank is used up. One number serves a
+    Draws are added until that reaches ``correlation`` twice in a row, or the bank is used up. One number serves a
     whole volume: pass a few windows that hold structures. Findings stand in without voxels.
 
     Raises:
@@ -119,6 +119,7 @@ def enough_draws(
     if not windows or not 0 < correlation < 1:
         raise ValueError(f"{len(windows)} windows, correlation={correlation}: need one, in (0, 1)")
     encoded = [bank.encode(window) for window in windows]
+    good = 0
     halves = [(Moments(), Moments()) for _ in windows]
     for t in range(len(bank)):
         for features, pair in zip(encoded, halves, strict=True):
@@ -126,7 +127,8 @@ def enough_draws(
         used = t + 1
         if used >= LEAST and used % STEP == 0:
             even, odd = (torch.cat([_information(p[k]) for p in halves]) for k in (0, 1))
-            if reliability(even, odd) >= correlation:
+            good = good + 1 if reliability(even, odd) >= correlation else 0
+            if good == 2:
                 return used
     return len(bank)
 
