@@ -7,6 +7,7 @@ from torch import nn
 from penumbra.robust.adversarial import (
     adversarial_loss,
     effective_weights,
+    one_step_gap,
     perturb,
     reused_images,
     uncertainty_weights,
@@ -112,6 +113,19 @@ def test_the_gradient_of_the_clean_step_can_be_reused(
     assert float(change_size(attacked, inside).max()) <= 0.05 + 1e-6
     gained = evaluate(objective, attacked).value - evaluate(objective, image.detach()).value
     assert float(gained.min()) > 0
+
+
+def test_the_gap_is_near_one_on_a_linear_loss_and_jumps_when_one_step_is_deceived(
+    generator: torch.Generator,
+) -> None:
+    inside = ball(torch.full((2, 1, 8), 0.5), eps=0.1)
+    honest = one_step_gap(lambda x: x.sum((1, 2)), inside, generator=generator)
+    assert 1.0 <= honest < 1.3  # a random start may lie further than one step from the rim
+
+    def deceiving(x):  # rises near the image, falls at the rim: a bump that one step jumps over
+        return torch.sin(60 * (x - 0.5)).sum((1, 2))
+
+    assert one_step_gap(deceiving, inside, generator=generator) > 1.5
 
 
 def test_adversarial_training_makes_a_model_harder_to_attack(generator: torch.Generator) -> None:
