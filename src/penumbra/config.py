@@ -133,6 +133,9 @@ class Train(Section):
     dice: float = Field(0.5, ge=0, description="w_d, weight of the Dice loss beside cross-entropy")
     clip_norm: float = Field(5.0, gt=0)
     augment: float = Field(0.5, ge=0, le=1, description="probability of each augmentation family")
+    drop_channel: float = Field(
+        0.0, ge=0, lt=1, description="probability that a channel is withheld, as if not acquired"
+    )
     validate_every: int = Field(200, ge=1)
     checkpoint_every: int = Field(100, ge=1)
 

@@ -43,8 +43,8 @@ from penumbra.trained import Trained, environment
 from penumbra.types import Case, Part, Uncertainty
 
 JUDGED: tuple[Part, ...] = ("val", "test")
-HEADLINE = "uncertainty/epistemic/region"
-"""The case score by which cases are ranked for review."""
+HEADLINE = ("uncertainty/disagreement", "uncertainty/epistemic/region")
+"""The case scores by which cases are ranked for review, the first that the model has."""
 
 UNCERTAINTIES = {
     "epistemic": "epistemic",
@@ -158,7 +158,10 @@ class Judged:
         curves["reliability"] = {
             name: _diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
         }
-        unsure = [s.scores.get((HEADLINE, ALL), np.nan) for s in self.scores]
+        unsure = [
+            next((s.scores[h, ALL] for h in HEADLINE if (h, ALL) in s.scores), np.nan)
+            for s in self.scores
+        ]
         risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]
         if not np.isnan(risk).all():
             curves["risk_coverage"] = _coverage(np.array(unsure), np.array(risk))

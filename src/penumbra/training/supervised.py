@@ -132,7 +132,9 @@ class Supervised:
         if segmentation is not None:
             moved["segmentation"] = segmentation
         display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
-        return batch | moved | {"image": display}
+        return (
+            batch | moved | {"image": withhold(display, self.config.train.drop_channel, generator)}
+        )
 
     def _task(self, output: Output, batch: Batch) -> Tensor:
         """L_task of each image, summed over the heads that its labels can teach."""
@@ -251,6 +253,19 @@ class Supervised:
         if step % self.config.train.validate_every == 0 and len(terms) > 1:
             logged |= _gradient_shares(terms, list(self.module.decoder.parameters()))
         return {"total": total} | logged
+
+
+def withhold(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Zero each channel of each image with ``probability``, as a sequence that was not acquired.
+
+    A draw that would leave an image without any channel leaves it as it is.
+    """
+    if probability == 0 or image.shape[1] == 1:
+        return image
+    chance = torch.rand(image.shape[:2], generator=generator, device=generator.device)
+    kept = (chance >= probability).to(image.device)
+    kept |= ~kept.any(1, keepdim=True)
+    return image * kept.reshape(*kept.shape, *[1] * (image.ndim - 2))
 
 
 def _probability(output: Output) -> Tensor:
