@@ -245,7 +245,7 @@ class Supervised:
         quantile = uncertainty.flatten()[::7].quantile(0.95)
         reference = self.module.u_ref
         reference.copy_(torch.where(reference == 0, quantile, 0.99 * reference + 0.01 * quantile))
-        return float(reference)
+        return max(float(reference), 1e-12)  # fresh gates vary nowhere
 
     def _report(self, terms: Parts, step: int) -> Parts:
         total = torch.stack(list(terms.values())).sum()
