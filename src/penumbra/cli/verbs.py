@@ -183,9 +183,9 @@ def evaluate(
 def predict(
     run: Run,
     scan: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            metavar="SCAN", callback=_existing, help="NIfTI, PNG or JPEG, DICOM or case folder."
+            metavar="SCAN...", help="NIfTI, PNG or JPEG, DICOM or case folder; one or several."
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the maps go.")] = Path("pred"),
@@ -193,11 +193,13 @@ def predict(
         int | None, typer.Option(min=1, help="Posterior draws.  [default: the run's]")
     ] = None,
 ) -> None:
-    """Predict one scan: segmentation or findings, and its uncertainty, in the scan's own space."""
+    """Predict scans: segmentation or findings, uncertainty in the scan's own space, and triage."""
+    for each in scan:
+        _existing(each)
     _writable(out)
-    from penumbra.inference.scan import predict_scan
+    from penumbra.inference.scan import predict_scans
 
-    _done(predict_scan(run, scan, out, draws=draws), f"look at the maps in {out}")
+    _done(predict_scans(run, scan, out, draws=draws), f"penumbra view {out}")
 
 
 @app.command()
