@@ -9,7 +9,7 @@ from penumbra.augment import to_display, two_views
 from penumbra.config import Config
 from penumbra.pretrain.objective import SelfSupervised
 from penumbra.pretrain.region import without_leak
-from penumbra.training.loop import Batch
+from penumbra.training.loader import Batch
 
 
 class Pretraining:

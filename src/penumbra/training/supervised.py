@@ -21,7 +21,7 @@ from penumbra.config import Config
 from penumbra.model import Network
 from penumbra.robust import adversarial
 from penumbra.trained import convert
-from penumbra.training.loop import Batch
+from penumbra.training.loader import Batch
 from penumbra.training.losses import findings_loss, segmentation_loss
 from penumbra.types import Output
 
