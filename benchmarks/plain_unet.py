@@ -22,7 +22,7 @@ from penumbra.augment import augment, to_display
 from penumbra.data.patches import Patches
 from penumbra.evaluate.overlap import confusion, dice
 from penumbra.evaluate.statistics import bootstrap, paired_bootstrap
-from penumbra.pipeline import Ground, prepare
+from penumbra.ground import Ground, prepare
 from penumbra.training.loop import Schedule, step_generator
 
 

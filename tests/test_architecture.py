@@ -13,7 +13,7 @@ LAYERS = [
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},
     {"model"},
-    {"trained"},
+    {"trained", "ground"},
     {"report", "training", "inference", "export"},
     {"assess"},
     {"pipeline", "study", "serve"},

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -73,14 +72,12 @@ def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
         "try: main(['--help'])\n"
         "finally: assert not {'torch', 'numpy', 'matplotlib', 'pydantic'} & set(sys.modules)"
     )
-    started = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert all(verb in done.stdout for verb in VERBS)
-    assert time.perf_counter() - started < 3  # 0.25 s alone; loose, for a busy machine
 
 
 def test_no_words_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:

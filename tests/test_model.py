@@ -140,3 +140,22 @@ def test_a_warm_start_keeps_the_optimizer_state_of_the_means() -> None:
     after = {name: p for name, p in net.named_parameters() if not name.endswith("_rho")}
     assert before.keys() == after.keys()
     assert all(before[name] is after[name] for name in before)
+
+
+def test_the_composite_puts_every_cell_where_its_voxels_are() -> None:
+    fine, coarse = torch.zeros(1, 1, 5, 7), torch.zeros(1, 1, 3, 4)
+    coarse[0, 0, 1, 2] = 1  # covers rows 2-3, columns 4-5
+    only_coarse = composite((fine, coarse), torch.tensor([-50.0, 50.0]), (5, 7))[0, 0]
+    rows, columns = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
+    mass = only_coarse / only_coarse.sum()
+    assert float((mass * rows).sum()) == pytest.approx(2.5)
+    assert float((mass * columns).sum()) == pytest.approx(4.5, abs=0.1)  # the border cuts a little
+    equal = composite((fine + 1, coarse * 0), torch.zeros(2), (5, 7))
+    torch.testing.assert_close(equal, torch.full((1, 1, 5, 7), 0.5))
+
+
+def test_maps_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="gates=False"):
+        composite((), torch.zeros(0), (4, 4))
+    with pytest.raises(ValueError, match=r"level 1 is \(4, 4\); size \(4, 4\) needs \(2, 2\)"):
+        composite((torch.zeros(1, 1, 4, 4),) * 2, torch.zeros(2), (4, 4))

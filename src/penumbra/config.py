@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from penumbra.errors import ConfigError
 from penumbra.types import Modality
@@ -44,6 +44,12 @@ class Data(Section):
     fraction: float = Field(1.0, gt=0, le=1, description="share of labelled training patients used")
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> "Data":
+        if len(self.patch) != self.dim or min(self.patch) < 8:
+            raise ValueError(f"patch needs {self.dim} sizes of 8 or more, got {list(self.patch)}")
+        return self
 
 
 class Pretrain(Section):
@@ -127,6 +133,9 @@ class Train(Section):
     dice: float = Field(0.5, ge=0, description="w_d, weight of the Dice loss beside cross-entropy")
     clip_norm: float = Field(5.0, gt=0)
     augment: float = Field(0.5, ge=0, le=1, description="probability of each augmentation family")
+    drop_channel: float = Field(
+        0.0, ge=0, lt=1, description="probability that a channel is withheld, as if not acquired"
+    )
     validate_every: int = Field(200, ge=1)
     checkpoint_every: int = Field(100, ge=1)
 

@@ -30,6 +30,8 @@ class Network(nn.Module):
         neck: width of the findings' shared hidden layer.
         gates: multiply every level's features by attention maps (proposal 2.3.1).
         decoder_convs: convolutions per decoder level.
+        spread_rank: predict the spread of the class logits (``bayes.spread``): 0 diagonal, r with
+            r spatially correlated factors; none by default.
         seed: of the initial weights; the global random state is left alone.
 
     Raises:
@@ -55,6 +57,7 @@ class Network(nn.Module):
         neck: int = 64,
         gates: bool = True,
         decoder_convs: int = 1,
+        spread_rank: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -68,7 +71,9 @@ class Network(nn.Module):
             self.decoder = Decoder(dim=dim, widths=widths, convs=decoder_convs)
             self.heads = nn.ModuleDict()
             if classes:
-                self.heads["segmentation"] = VoxelHead(widths[0], classes, dim=dim)
+                self.heads["segmentation"] = VoxelHead(
+                    widths[0], classes, dim=dim, spread_rank=spread_rank
+                )
             if findings:
                 self.heads["findings"] = FindingsHead(sum(widths), findings, neck=neck)
             # Last, so that networks with and without gates start from the same weights.
@@ -106,12 +111,18 @@ class Network(nn.Module):
             segmentation=self._head("segmentation", stream),
             findings=self._head("findings", torch.cat(pooled, -1) if pooled else None),
             attention=tuple(reversed(attention)),
+            spread=self._spread(stream),
         )
 
     def _pool(self, stream: Tensor, maps: Tensor | None) -> Tensor:
         if maps is None:
             return stream.flatten(2).mean(-1)[:, None].expand(-1, self.findings, -1)
         return gated_mean(stream, maps)
+
+    def _spread(self, stream: Tensor) -> Tensor | None:
+        if "segmentation" not in self.heads or self.heads["segmentation"].spread is None:
+            return None
+        return cast(Tensor, cast(nn.Module, self.heads["segmentation"].spread)(stream))
 
     def _head(self, name: str, features: Tensor | None) -> Tensor | None:
         return cast(Tensor, self.heads[name](features)) if name in self.heads else None

@@ -4,34 +4,35 @@ Every stage leaves its result in the run folder; a stage that is complete is ski
 interrupted continues.
 """
 
-import json
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from penumbra import assess, checkpoint, progress, trained
 from penumbra.augment import to_display
 from penumbra.config import Config, load, resolve
 from penumbra.data import split
-from penumbra.data.cohort import read_cohort
 from penumbra.data.patches import Patches
 from penumbra.data.phantom import write_phantom
-from penumbra.data.store import Store, build
-from penumbra.errors import ConfigError, DataError
-from penumbra.files import cache_folder, write_text
+from penumbra.errors import DataError
+from penumbra.ground import Ground, data_folder, device, prepare
 from penumbra.model import Network
+from penumbra.pretrain.monitor import probe_scores
 from penumbra.pretrain.objective import SelfSupervised
-from penumbra.report.page import build as build_report
+from penumbra.pretrain.transfer import adapt
+from penumbra.report import build as build_report
 from penumbra.trained import Trained
 from penumbra.training.loop import Schedule, fit
 from penumbra.training.selfsupervised import Pretraining
 from penumbra.training.supervised import Population, Supervised
-from penumbra.types import Modality, Part
+from penumbra.types import Modality
 
-Parts = dict[Part, list[int]]
+PROBED = 128
+"""Patches of each side that a probe of the pre-trained features looks at."""
 
 POSITIONS = 512
 """Patches whose positions set the edges of the region bins, so that all are equally full."""
@@ -72,7 +73,14 @@ def pretrain(config: Config, data: Path, out: Path) -> Path:
     objective.balance_regions(positions)
     stage = Pretraining(objective, config, spacing_mm=ground.spacing_mm)
     schedule = _schedule(config, settings.steps, settings.batch, settings.lr)
-    fit(stage, samples, schedule, folder=out / "pretrain", device=device(config))
+    fit(
+        stage,
+        samples,
+        schedule,
+        folder=out / "pretrain",
+        device=device(config),
+        validate=lambda step: _probe(objective, samples, ground, config),
+    )
     encoder = out / "pretrain" / "encoder.safetensors"
     checkpoint.save(encoder, network.encoder, record={"steps": settings.steps})
     return encoder
@@ -85,7 +93,7 @@ def train(config: Config, data: Path, out: Path, *, encoder: Path | None = None)
     network = _network(config, ground)
     if encoder is not None:
         tensors, _ = checkpoint.read(encoder)
-        checkpoint.load_module(network.encoder, tensors, source=encoder)
+        progress.console.print(f"{encoder}: {adapt(_without_prefix(tensors), network.encoder)}")
     population = Population(
         images=sum(ground.images(i) for i in labelled),
         voxels=int(np.prod(config.data.patch)),
@@ -111,94 +119,8 @@ def train(config: Config, data: Path, out: Path, *, encoder: Path | None = None)
 def evaluate(run: Path, *, data: Path | None = None) -> Path:
     """Judge a run's model on its held-out patients; returns ``metrics.json``."""
     model = trained.load(run, device=device(load(run / "config.yaml")))
-    ground = prepare(model.config, _data_folder(run, data), run)
+    ground = prepare(model.config, data_folder(run, data), run)
     return assess.assess(model, ground.store, ground.parts, out=run)
-
-
-@dataclass(frozen=True)
-class Ground:
-    """The prepared cohort of a run, and who belongs to which part."""
-
-    store: Store
-    parts: Parts
-    spacing_mm: tuple[float, ...]
-    provenance: dict[str, Any]
-
-    def images(self, index: int) -> int:
-        """Training images in a case: its slices, or one."""
-        image = self.store[index].image
-        return image.shape[-1] if self.slicewise and image.ndim == 4 else 1
-
-    @property
-    def slicewise(self) -> bool:
-        return len(self.spacing_mm) == 2
-
-
-def prepare(config: Config, data: Path, out: Path) -> Ground:
-    """Read, split and preprocess a cohort; everything is found again when it is already there."""
-    _settle_config(config, out)
-    cohort = split.draw(read_cohort(data, modality=config.modality), seed=config.seed)
-    split.write(cohort, out / "split.json")
-    write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
-    with progress.bar("prepare", len(cohort.cases)) as advance:
-        store = build(
-            cohort,
-            config.data,
-            cache_folder() / "store",
-            progress=lambda done, total, case: advance(case),
-        )
-    parts: Parts = {p: [] for p in ("train", "val", "test")}
-    for index, case in enumerate(store.cases):
-        if case.part:
-            parts[case.part].append(index)
-    for part, members in parts.items():
-        if not members:
-            raise DataError(f"{data}: no readable case in the {part} part; see split.json in {out}")
-    spacings = np.array([store[i].geometry.spacing_mm for i in parts["train"]])
-    spacing = tuple(float(s) for s in np.median(spacings, axis=0)[: config.data.dim])
-    provenance = {"cohort": cohort.name, "split": split.digest(cohort)}
-    return Ground(store, parts, spacing, provenance)
-
-
-def device(config: Config) -> torch.device:
-    """The device that the configuration asks for; ``auto`` takes a GPU when there is one."""
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda was asked for, but torch sees no GPU; use --device auto")
-    return torch.device(config.device)
-
-
-def _settle_config(config: Config, out: Path) -> None:
-    """Write the configuration, or refuse to continue a run that has another one."""
-    path = out / "config.yaml"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{out}: cannot be created ({error.strerror}); choose another --out"
-        ) from error
-    if not path.exists():
-        write_text(path, config.yaml())
-        return
-    before, now = load(path).model_dump(), config.model_dump()
-    changed = [
-        f"{section}.{key}: {before[section][key]} -> {value}"
-        for section, values in now.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-        if before[section][key] != value
-    ]
-    changed += [
-        f"{key}: {before[key]} -> {value}"
-        for key, value in now.items()
-        if not isinstance(value, dict) and before[key] != value
-    ]
-    if changed:
-        raise ConfigError(
-            f"{path}: this run was begun with other settings ({'; '.join(changed)}); "
-            "choose another --out, or delete the folder to begin again"
-        )
 
 
 def _network(config: Config, ground: Ground) -> Network:
@@ -219,6 +141,29 @@ def _network(config: Config, ground: Ground) -> Network:
     network.encoder.input_mean.copy_(mean)
     network.encoder.input_std.copy_((sums[2] / sums[0] - mean**2).clamp(min=1e-6).sqrt())
     return network
+
+
+def _probe(
+    objective: SelfSupervised, samples: Patches, ground: Ground, config: Config
+) -> dict[str, float]:
+    """What a probe reads from the frozen features: fitted on training, scored on validation."""
+    held_out = Patches(ground.store, ground.parts["val"], settings=config.data, seed=config.seed)
+    place = device(config)
+
+    def batches(patches: Patches) -> Iterator[dict[str, torch.Tensor]]:
+        for start in range(0, PROBED, config.pretrain.batch):
+            keys = range(start, start + config.pretrain.batch)
+            batch = default_collate([patches[key] for key in keys])
+            window = config.data.window_hu
+            image = to_display(batch["image"], modality=config.modality, window_hu=window)
+            yield batch | {"image": image.to(place)}
+
+    classes = len(ground.store.task.classes)
+    return probe_scores(objective.represent, batches(samples), batches(held_out), classes=classes)
+
+
+def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
 
 
 def _labelled(ground: Ground, config: Config) -> list[int]:
@@ -248,12 +193,3 @@ def _schedule(config: Config, steps: int, batch: int, lr: float) -> Schedule:
         checkpoint_every=config.train.checkpoint_every,
         validate_every=config.train.validate_every,
     )
-
-
-def _data_folder(run: Path, data: Path | None) -> Path:
-    if data is not None:
-        return data
-    try:
-        return Path(json.loads((run / "data.json").read_text())["folder"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{run}: does not say where its data are; give --data") from error

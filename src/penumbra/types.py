@@ -89,11 +89,14 @@ class Output:
         findings: one logit per finding.
         attention: the gate maps A^l in [0, 1], finest level first, each on its own level's grid;
             one map for a segmentation task, then one per finding.
+        spread: log-variances of the class logits, then their factors, where the network predicts
+            them (``penumbra.bayes.spread``); ``segmentation`` is then the logits' mean.
     """
 
     segmentation: Float[Tensor, "b c *space"] | None
     findings: Float[Tensor, "b f"] | None
     attention: tuple[Tensor, ...] = ()
+    spread: Float[Tensor, "b k *space"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from penumbra.augment.profile import profile_for
 
 @pytest.mark.parametrize(
     ("shape", "spacing", "draws"),
-    [((40, 48), (2.0, 3.0), 10_000), ((10, 12, 8), (6.0, 5.0, 8.0), 2_000)],
+    [((32, 24), (3.0, 6.0), 10_000), ((10, 12, 8), (6.0, 5.0, 8.0), 2_000)],
 )
 @pytest.mark.parametrize("severity", [None, 5])
 def test_nothing_folds_in_ten_thousand_draws(

@@ -1,5 +1,6 @@
 """Bad input gives one clear line that names file and remedy (Ground, point 6)."""
 
+import contextlib
 import gzip
 import json
 from pathlib import Path
@@ -159,6 +160,23 @@ def test_an_image_beyond_all_bounds(tmp_path: Path) -> None:
     path.write_bytes(header.binaryblock + b"\0" * 200)
     with pytest.raises(DataError, match=r"huge\.nii: the header claims a size of .* more than"):
         load_volume(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_noise_in_a_nifti_header_never_escapes_as_another_error(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"scan{suffix}"
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    clean = nib.Nifti1Image(array, np.eye(4)).to_bytes()
+    rng = np.random.default_rng(0)
+    for number in range(120):
+        content = bytearray(clean)
+        for place in rng.integers(0, 348, 3):
+            content[place] = rng.integers(256)
+        path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+        with contextlib.suppress(DataError):
+            load_volume(path, label=bool(number % 2))
 
 
 def test_a_png_that_claims_to_be_a_wall(tmp_path: Path) -> None:

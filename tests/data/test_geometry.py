@@ -104,6 +104,17 @@ def test_resampling_labels_invents_no_class() -> None:
     assert set(np.unique(resample_labels(labels, (5, 11, 4)))) <= {0, 2, 7}
 
 
+def test_labels_are_the_largest_of_the_interpolated_classes() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.zeros((14, 12, 6), dtype=np.int16)
+    labels[2:9, 3:9, 1:5] = rng.choice([1, 2, 3], size=(7, 6, 4))
+    for shape in [(7, 6, 6), (20, 17, 9), (5, 30, 1)]:
+        shares = np.stack([resample(labels == v, shape) for v in range(4)])
+        found = resample_labels(labels, shape)
+        chosen = np.take_along_axis(shares, found[None].astype(int), 0)[0]
+        np.testing.assert_allclose(chosen, shares.max(0), atol=1e-5)
+
+
 def test_half_a_voxel_of_offset_is_one_grid_and_more_is_not() -> None:
     array = np.zeros((4, 4, 4), dtype=np.float32)
     grid = np.diag([2.0, 2.0, 2.0, 1.0])

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -130,9 +129,3 @@ def test_batches_collate(store: Store) -> None:
 def test_an_empty_part_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="no cases to draw patches from"):
         Patches(store, [], settings=Data(), seed=0)
-
-
-def test_ram_does_not_grow_with_the_cohort(store: Store) -> None:
-    patches = Patches(store, range(6), settings=Data(patch=(8, 8)), seed=0)
-    item = patches[0]
-    assert sum(np.asarray(v).nbytes for v in item.values()) < 8192

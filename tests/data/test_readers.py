@@ -235,3 +235,23 @@ def test_two_files_for_one_sequence_are_refused(brats: Path) -> None:
     shutil.copy(folder / "BraTS2021_00000_t1.nii.gz", folder / "copy_t1.nii.gz")
     with pytest.raises(DataError, match=r"copy_t1\.nii\.gz: a second file for 't1'"):
         read_cohort(brats, modality="mri")
+
+
+def test_an_archive_of_small_films_is_a_cohort(tmp_path: Path) -> None:
+    from penumbra.config import Data
+    from penumbra.data.store import build
+
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 4), ("val", 2), ("test", 2)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+        arrays[f"{part}_labels"] = np.arange(count).reshape(-1, 1) % 2
+    np.savez(tmp_path / "toymnist.npz", **arrays)
+    cohort = read_cohort(tmp_path, modality="xray")
+    assert [len(cohort.part(p).cases) for p in ("train", "val", "test")] == [4, 2, 2]
+    assert cohort.cases[1].findings == {"positive": 1.0}
+    store = build(cohort, Data(patch=(8, 8), image_size=(8, 8)), tmp_path / "store")
+    np.testing.assert_allclose(store[1].image[0], arrays["train_images"][1] / 255, atol=1e-3)
+    (tmp_path / "toymnist.npz").write_bytes(b"PK no")
+    with pytest.raises(DataError, match=r"toymnist\.npz: 'train_images' cannot be read"):
+        read_cohort(tmp_path / "toymnist.npz", modality="xray")

@@ -1,4 +1,3 @@
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +157,3 @@ def test_few_cases_stay_open(
     for index in (0, 1, 2, 3, 2):
         store[index]
     assert list(store._open) == [3, 2]
-
-
-def test_the_key_survives_json(cohort: Cohort) -> None:
-    assert json.dumps(stores.key_of(cohort.cases[0], cohort.task, Data()))

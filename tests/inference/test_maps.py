@@ -9,7 +9,7 @@ from penumbra.bayes import bank
 from penumbra.config import Config, resolve
 from penumbra.data.geometry import Geometry
 from penumbra.data.preprocess import Prepared
-from penumbra.inference.maps import CaseMaps, map_case
+from penumbra.inference.maps import CaseMaps, _windows, map_case
 from penumbra.types import Case, Task
 
 TASK = Task(
@@ -106,3 +106,21 @@ def test_one_draw_has_no_epistemic_part_and_no_disagreement(slicewise: Config) -
     assert maps.voxels is not None
     assert float(maps.voxels.epistemic.abs().max()) == 0.0
     assert maps.disagreement == 0.0
+
+
+def test_every_voxel_belongs_to_the_core_of_exactly_one_window(volumetric: Config) -> None:
+    prepared = case((37, 16, 21))
+    owners = np.zeros((37, 16, 21), dtype=int)
+    for window in _windows(prepared, volumetric):
+        owners[window.place][window.core] += 1
+    assert (owners == 1).all()
+
+
+def test_draws_of_the_same_function_agree_and_have_one_volume(slicewise: Config) -> None:
+    network = trained.build(slicewise, TASK).eval()  # deterministic: a bank of one draw
+    one = bank(network, draws=1, generator=torch.Generator())
+    maps = map_case(network, one, case((16, 16, 3)), TASK, slicewise)
+    voxels = maps.voxels
+    assert voxels is not None
+    expected_ml = float((voxels.probability.argmax(0) == 1).sum()) * 2 * 2 * 3 / 1000
+    assert maps.draw_volumes_ml["WT"].tolist() == pytest.approx([expected_ml])

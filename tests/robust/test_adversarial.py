@@ -7,6 +7,7 @@ from torch import nn
 from penumbra.robust.adversarial import (
     adversarial_loss,
     effective_weights,
+    one_step_gap,
     perturb,
     reused_images,
     uncertainty_weights,
@@ -114,13 +115,26 @@ def test_the_gradient_of_the_clean_step_can_be_reused(
     assert float(gained.min()) > 0
 
 
+def test_the_gap_is_near_one_on_a_linear_loss_and_jumps_when_one_step_is_deceived(
+    generator: torch.Generator,
+) -> None:
+    inside = ball(torch.full((2, 1, 8), 0.5), eps=0.1)
+    honest = one_step_gap(lambda x: x.sum((1, 2)), inside, generator=generator)
+    assert 1.0 <= honest < 1.3  # a random start may lie further than one step from the rim
+
+    def deceiving(x):  # rises near the image, falls at the rim: a bump that one step jumps over
+        return torch.sin(60 * (x - 0.5)).sum((1, 2))
+
+    assert one_step_gap(deceiving, inside, generator=generator) > 1.5
+
+
 def test_adversarial_training_makes_a_model_harder_to_attack(generator: torch.Generator) -> None:
     # One robust pixel, many brittle ones: each brittle pixel is right on average, but by less than
     # eps; plain training uses them, adversarial training has to rely on the robust one.
-    labels = torch.randint(0, 2, (256,), generator=generator)
+    labels = torch.randint(0, 2, (128,), generator=generator)
     sign = (2.0 * labels - 1)[:, None]
-    brittle = 0.5 + 0.02 * sign + 0.02 * torch.randn((256, 30), generator=generator)
-    robust = 0.5 + 0.25 * sign + 0.1 * torch.randn((256, 1), generator=generator)
+    brittle = 0.5 + 0.02 * sign + 0.02 * torch.randn((128, 30), generator=generator)
+    robust = 0.5 + 0.25 * sign + 0.1 * torch.randn((128, 1), generator=generator)
     image = torch.cat([robust, brittle], 1).clamp(0, 1)[:, None]
 
     def accuracy(adversarial: bool) -> float:
@@ -131,7 +145,7 @@ def test_adversarial_training_makes_a_model_harder_to_attack(generator: torch.Ge
         def predict(x):
             return layer(20 * (x[:, 0] - 0.5)).sigmoid()
 
-        optimizer = torch.optim.Adam(layer.parameters(), 0.05)
+        optimizer = torch.optim.Adam(layer.parameters(), 0.1)
         truth = labels[:, None].float()
 
         def attacked(steps):
@@ -146,7 +160,7 @@ def test_adversarial_training_makes_a_model_harder_to_attack(generator: torch.Ge
                 generator=chance,
             )
 
-        for _ in range(60):
+        for _ in range(30):
             x = attacked(1) if adversarial else image
             optimizer.zero_grad()
             cross_entropy(predict(x), truth).mean().backward()

@@ -1,8 +1,13 @@
 """The severity suite."""
 
-import pytest
+from typing import get_args
 
-from penumbra.robust.shift import Shift, degradation, leave_one_site_out, suite
+import pytest
+import torch
+
+from penumbra.augment import families
+from penumbra.robust.shift import Shift, degradation, leave_one_site_out, shifted, suite
+from penumbra.types import Modality
 
 
 def test_every_family_meets_every_severity_and_seen_ones_are_marked() -> None:
@@ -51,3 +56,16 @@ def test_a_small_site_trains_but_is_never_held_out() -> None:
 def test_one_site_cannot_be_left_out() -> None:
     with pytest.raises(ValueError, match="two sites or more"):
         list(leave_one_site_out(["a", "a"]))
+
+
+@pytest.mark.parametrize("modality", get_args(Modality))
+def test_every_family_of_a_modality_changes_the_image_and_keeps_its_shape(
+    modality: Modality, generator: torch.Generator
+) -> None:
+    image = torch.rand((1, 1, 32, 32), generator=generator)
+    stored = image * 400 - 160 if modality == "ct" else image
+    for cell in suite(families(modality), seen=[], severities=[1, 5]):
+        changed = shifted(stored, cell, modality=modality, generator=generator)
+        assert changed.shape == stored.shape
+        assert bool(torch.isfinite(changed).all()), cell
+        assert not torch.equal(changed, stored), cell

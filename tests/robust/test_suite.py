@@ -37,6 +37,8 @@ def test_every_condition_is_scored_for_every_case(small_network, batches) -> Non
     assert result.trustworthy
     assert len(result.conditions) == 1 + 2 * (len(METHODS) + 1) + 4
     assert all(len(c.values["dice"]) == 2 for c in result.conditions)
+    assert len(result.rows()) == len(result.conditions)
+    assert all(row["n"] == 2 and row["metric"] == "dice" for row in result.rows())
     by = {(c.name, c.level): c.mean("dice") for c in result.conditions}
     assert by["clean", 0.0] == 1.0
     for eps in (0.01, 0.05):

@@ -4,9 +4,8 @@ A probe is the radiograph, the slice with most foreground, or the patch around i
 slice of every volume would cost hours and say the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,156 +13,156 @@ import torch
 from torch import Tensor
 
 from penumbra import progress
-from penumbra.augment import families, shift, to_display
+from penumbra.augment import families, to_display
 from penumbra.bayes import Bank, bank
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
+from penumbra.evaluate.findings import Findings, score_findings
 from penumbra.evaluate.overlap import confusion, dice
 from penumbra.evaluate.protocol import Row, row
-from penumbra.evaluate.ranking import auroc
 from penumbra.evaluate.statistics import bootstrap
-from penumbra.robust.attack import noise, pgd
-from penumbra.robust.ball import ball
-from penumbra.robust.objective import label_loss
+from penumbra.robust.ladder import Ladder, Method
+from penumbra.robust.shift import Shift, shifted, suite
+from penumbra.robust.suite import Batch, Condition, Plan, Robustness, robustness
 from penumbra.trained import Trained
 from penumbra.types import Task
 
+DRAWS = 4
+"""Draws behind the attacked prediction; the attacker sees all of them (EOT over the posterior)."""
+
+METHODS: tuple[Method, ...] = ("noise", "fgsm", "pgd")
+
 
 @dataclass(frozen=True)
-class Probe:
-    """One image in stored units, with a batch axis of one."""
+class Hardship:
+    """Rows of ``metrics.json``, series for the plots, and whether the attacks can be believed."""
 
-    image: Tensor
-    body: Tensor
-    segmentation: Tensor | None
-    findings: Tensor
-    patient: str
+    rows: list[Row]
+    series: list[dict[str, Any]]
+    gates: list[dict[str, Any]]
 
 
-Change = Callable[[Probe], Tensor]
-"""A probe -> the image in display units that the model gets to see."""
-
-
-def hardship(
-    model: Trained, store: Store, indices: list[int]
-) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Rows and plot series of clean, attacked and shifted accuracy over the first test cases."""
-    settings = model.config.evaluate
+def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
+    """Clean, attacked and shifted accuracy of the first test cases, with the masking gates."""
+    config, settings = model.config, model.config.evaluate
     chosen = _spread(indices, settings.attack_cases)
     if not chosen:
-        return [], []
-    probes = [_probe(store[i], model.config) for i in chosen]
-    generator = torch.Generator().manual_seed(model.config.seed + 2)
-    judge = bank(model.network, draws=settings.draws, generator=generator)
-    conditions: dict[str, Change] = {"clean": partial(_display, config=model.config)}
-    conditions |= _attacks(model, generator) | _shifts(model.config, generator)
-    rows, series = [], []
-    with progress.bar("attack and shift", len(conditions)) as advance:
-        for name, change in conditions.items():
-            for each in _accuracy(model.task, judge, probes, change, name, model.config):
-                rows.append(each)
-                series.append(_point(each, name))
-            advance(name)
-    return rows, series
+        return Hardship([], [], [])
+    probes = [_probe(store[i], model) for i in chosen]
+    generator = torch.Generator().manual_seed(config.seed + 2)
+    judge = bank(model.network, draws=min(settings.draws, DRAWS), generator=generator)
+    names = families(config.modality)
+    plan = Plan(
+        eps=settings.attack_eps,
+        ladder=Ladder(methods=METHODS, steps=settings.attack_steps),
+        shifts=tuple(suite(names, seen=names, severities=settings.severities)),
+        gates_eps=max(settings.attack_eps, default=0.0),
+        seed=config.seed,
+    )
 
-
-def _attacks(model: Trained, generator: torch.Generator) -> dict[str, Change]:
-    """Noise of the attack's size, then PGD through the averaged prediction of a few draws."""
-    settings = model.config.evaluate
-    attacker = bank(model.network, draws=2, generator=generator)
-    predict = _averaged(attacker, model.task)
-
-    def attacked(probe: Probe, eps: float, random_only: bool) -> Tensor:
-        image = _display(probe, model.config)
-        around = ball(image, eps=eps, valid=probe.body)
-        labels = probe.findings if probe.segmentation is None else probe.segmentation
-        objective = label_loss(predict, labels)
-        if random_only:
-            return noise(objective, around, steps=3, generator=generator)
-        return pgd(objective, around, steps=settings.attack_steps, generator=generator)
-
-    conditions: dict[str, Change] = {}
-    for eps in settings.attack_eps:
-        level = f"eps={eps:.4f}"
-        conditions[f"noise {level}"] = partial(attacked, eps=eps, random_only=True)
-        conditions[f"pgd-{settings.attack_steps} {level}"] = partial(
-            attacked, eps=eps, random_only=False
+    def shift(batch: Batch, cell: Shift, chance: torch.Generator) -> Tensor:
+        return shifted(
+            batch["image"], cell, modality=config.modality, generator=chance, body=batch["body"]
         )
-    return conditions
 
-
-def _shifts(config: Config, generator: torch.Generator) -> dict[str, Change]:
-    def shifted(probe: Probe, family: str, severity: int) -> Tensor:
-        image = shift(
-            probe.image,
-            family=family,
-            severity=severity,
-            modality=config.modality,
-            generator=generator,
-            body=probe.body,
-        )
+    def display(image: Tensor) -> Tensor:
         return to_display(image, modality=config.modality, window_hu=config.data.window_hu)
 
-    return {
-        f"{family} severity={severity}": partial(shifted, family=family, severity=severity)
-        for family in families(config.modality)
-        for severity in config.evaluate.severities
-    }
+    result = robustness(
+        _predict(judge, model.task),
+        _shown(_batched(probes, model.task)),
+        plan=plan,
+        display=display,
+        shift=shift,
+        score=lambda p, y: _dice(p, y, model.task) if model.task.classes else {},
+    )
+    patients = [store.cases[i].patient for i in chosen]
+    rows = [_row(each, patients, model.task, config) for each in result.conditions]
+    series = [_point(c, r) for c, r in zip(result.conditions, rows, strict=True)]
+    return Hardship(rows, series, _gates(result))
 
 
-def _averaged(draws: Bank, task: Task) -> Callable[[Tensor], Tensor]:
+def _predict(draws: Bank, task: Task) -> Any:
     def predict(image: Tensor) -> Tensor:
         outputs = list(draws.probabilities(image))
-        field = "segmentation" if task.classes else "findings"
-        return torch.stack([getattr(o, field) for o in outputs]).mean(0)
+        return torch.stack(
+            [o.segmentation if task.classes else o.findings for o in outputs]  # type: ignore[misc]
+        ).mean(0)
 
     return predict
 
 
-def _accuracy(
-    task: Task, draws: Bank, probes: list[Probe], change: Change, name: str, config: Config
-) -> list[Row]:
-    predict = _averaged(draws, task)
-    part = "test" if name == "clean" else f"test/{name}"
-    probabilities = []
-    for probe in probes:
-        image = change(probe)
-        with torch.no_grad():
-            probabilities.append(predict(image)[0].cpu())
-    patients = [probe.patient for probe in probes]
+def _batched(probes: list[dict[str, Tensor]], task: Task) -> list[dict[str, Tensor]]:
+    """Radiographs of one shape are attacked together; a segmented case stays a batch of one."""
+    if task.classes or len({probe["image"].shape for probe in probes}) > 1:
+        return probes
+    return [{key: torch.cat([probe[key] for probe in probes]) for key in probes[0]}]
+
+
+def _shown(batches: list[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    with progress.bar("attack and shift", len(batches)) as advance:
+        for batch in batches:
+            yield batch
+            advance()
+
+
+def _dice(probability: Tensor, labels: Tensor, task: Task) -> Mapping[str, float]:
+    counts = confusion(
+        probability.argmax(1).cpu().numpy(), labels.cpu().numpy(), classes=len(task.classes)
+    )
+    scores = [dice(counts, members) for members in task.regions.values()]
+    defined = [s for s in scores if not np.isnan(s)]
+    return {"dice": float(np.mean(defined)) if defined else float("nan")}
+
+
+def _row(condition: Condition, patients: list[str], task: Task, config: Config) -> Row:
+    part = "test" if condition.kind == "clean" else f"test/{_title(condition)}"
     samples, seed = config.evaluate.bootstrap, config.seed
     if task.classes:
-        overlaps = [_dice(p, probe, task) for p, probe in zip(probabilities, probes, strict=True)]
-        interval = bootstrap(overlaps, patients, samples=samples, seed=seed)
-        return [row(part, "probe_dice", "mean", interval)]
-    p = torch.stack(probabilities).numpy()
-    y = torch.cat([probe.findings for probe in probes]).cpu().numpy()
-    areas = [auroc(p[:, f], y[:, f]) for f in range(p.shape[1])]
-    value = float(np.nanmean(areas)) if not np.isnan(areas).all() else float("nan")
-    nothing = float("nan")
-    return [Row(part, "probe_auroc", "mean", value, nothing, nothing, len(set(patients)))]
+        interval = bootstrap(condition.values["dice"], patients, samples=samples, seed=seed)
+        return row(part, "probe_dice", "mean", interval)
+    found = Findings(
+        probability=torch.cat(condition.probability).numpy(),
+        labels=torch.cat(condition.labels).numpy(),
+        names=task.findings,
+        patients=patients,
+    )
+    rows = score_findings(found, part=part, samples=samples, seed=seed)
+    mean = next(r for r in rows if r.metric == "auroc" and r.label == "mean")
+    return Row(
+        part,
+        "probe_auroc",
+        "mean",
+        mean.value,
+        mean.low,
+        mean.high,
+        mean.n,
+        undefined=mean.undefined,
+    )
 
 
-def _dice(probability: Tensor, probe: Probe, task: Task) -> float:
-    assert probe.segmentation is not None
-    reference = probe.segmentation[0].cpu().numpy()
-    counts = confusion(probability.argmax(0).numpy(), reference, classes=len(task.classes))
-    scores = [dice(counts, members) for members in task.regions.values()]
-    return float(np.nanmean(scores)) if not np.isnan(scores).all() else float("nan")
+def _title(condition: Condition) -> str:
+    if condition.kind == "attack":
+        return f"{condition.name} eps={condition.level:.4f}"
+    return f"{condition.name} severity={condition.level:.0f}"
 
 
-def _point(each: Row, name: str) -> dict[str, Any]:
+def _point(condition: Condition, each: Row) -> dict[str, Any]:
     """A row as the report plots it: an attack at an eps, or a family at a severity."""
-    family, _, level = name.partition(" ")
-    kind = "attack" if family.startswith(("noise", "pgd")) and "eps" in level else "family"
-    number = float(level.partition("=")[2]) if level else 0.0
+    kind = "family" if condition.kind == "shift" else "attack"
     value = each.value if np.isfinite(each.value) else None
-    return {kind: family, "level": number, "metric": each.metric, "value": value}
+    return {
+        kind: condition.name,
+        "level": condition.level,
+        "metric": each.metric,
+        "value": value,
+        "seen": condition.seen,
+    }
 
 
-def _display(probe: Probe, config: Config) -> Tensor:
-    return to_display(probe.image, modality=config.modality, window_hu=config.data.window_hu)
+def _gates(result: Robustness) -> list[dict[str, Any]]:
+    return [{"name": g.name, "passed": g.passed, "detail": g.detail} for g in result.gates]
 
 
 def _spread(indices: list[int], count: int) -> list[int]:
@@ -174,27 +173,27 @@ def _spread(indices: list[int], count: int) -> list[int]:
     return [indices[int(place)] for place in places]
 
 
-def _probe(case: Prepared, config: Config) -> Probe:
+def _probe(case: Prepared, model: Trained) -> dict[str, Tensor]:
+    """One image of a case in stored units, with a batch axis of one."""
     image, body = np.asarray(case.image), np.asarray(case.body)
     labels = None if case.segmentation is None else np.asarray(case.segmentation)
-    window: tuple[Any, ...] = ()
+    pick: tuple[Any, ...] = (...,)
     if image.ndim == 4:
         shown = body if labels is None or not (labels > 0).any() else labels > 0
-        if config.data.dim == 2:
-            window = (..., int(np.argmax(shown.sum((0, 1)))))
+        if model.config.data.dim == 2:
+            pick = (..., int(np.argmax(shown.sum((0, 1)))))
         else:
             centre = np.argwhere(shown).mean(0).round().astype(int)
-            window = (..., *_around(centre, config.data.patch, shown.shape))
-    pick = window or (...,)
-    return Probe(
-        image=torch.from_numpy(image[pick].astype(np.float32))[None],
-        body=torch.from_numpy(body[pick].copy())[None],
-        segmentation=None
-        if labels is None
-        else torch.from_numpy(labels[pick].astype(np.int64))[None],
-        findings=torch.from_numpy(np.asarray(case.findings).copy())[None],
-        patient=case.case.patient,
-    )
+            pick = (..., *_around(centre, model.config.data.patch, shown.shape))
+    inside = torch.from_numpy(np.array(body[pick]))[None]
+    probe = {
+        "image": torch.from_numpy(image[pick].astype(np.float32))[None],
+        "body": inside,
+        "valid": inside,
+    }
+    if model.task.classes and labels is not None:
+        return probe | {"segmentation": torch.from_numpy(labels[pick].astype(np.int64))[None]}
+    return probe | {"findings": torch.from_numpy(np.array(case.findings))[None]}
 
 
 def _around(

@@ -43,8 +43,8 @@ from penumbra.trained import Trained, environment
 from penumbra.types import Case, Part, Uncertainty
 
 JUDGED: tuple[Part, ...] = ("val", "test")
-HEADLINE = "uncertainty/epistemic/region"
-"""The case score by which cases are ranked for review."""
+HEADLINE = ("uncertainty/disagreement", "uncertainty/epistemic/region")
+"""The case scores by which cases are ranked for review, the first that the model has."""
 
 UNCERTAINTIES = {
     "epistemic": "epistemic",
@@ -67,10 +67,11 @@ def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: P
         rows += judged.rows(model, part)
         table += judged.table(part)
         curves = judged.curves()
-    harder, curves["robustness"] = hardship(model, store, parts["test"])
+    harder = hardship(model, store, parts["test"])
+    curves["robustness"] = harder.series
     write_text(out / "cases.csv", _csv(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
-    tree = json.loads(to_json(rows + harder))
+    tree = json.loads(to_json(rows + harder.rows))
     record = {
         "name": model.config.name,
         "modality": model.config.modality,
@@ -78,6 +79,7 @@ def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: P
         "seed": model.config.seed,
         "split_hash": model.provenance.get("split"),
         "environment": environment(),
+        "attack_gates": harder.gates,
     }
     text = json.dumps({"schema": tree["schema"], **record, "rows": tree["rows"]}, indent=1)
     write_text(out / "metrics.json", text + "\n")
@@ -156,7 +158,10 @@ class Judged:
         curves["reliability"] = {
             name: _diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
         }
-        unsure = [s.scores.get((HEADLINE, ALL), np.nan) for s in self.scores]
+        unsure = [
+            next((s.scores[h, ALL] for h in HEADLINE if (h, ALL) in s.scores), np.nan)
+            for s in self.scores
+        ]
         risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]
         if not np.isnan(risk).all():
             curves["risk_coverage"] = _coverage(np.array(unsure), np.array(risk))
@@ -235,7 +240,7 @@ def _score_attention(
     model: Trained, case: Prepared, maps: CaseMaps
 ) -> dict[tuple[str, str], float]:
     """Localization of the composite map, on the patients nobody aligned it to."""
-    names = ("segmentation", *model.task.findings)
+    names = ("segmentation" if model.task.classes else "anatomy", *model.task.findings)
     scores: dict[tuple[str, str], float] = {}
     for row, target in expert_masks(case):
         if not target.any():

@@ -44,10 +44,13 @@ class Samples:
         at = int(np.argmax((shown > 0.5).sum((0, 1)))) if shown.ndim == 3 else None
 
         def cut(array: np.ndarray) -> np.ndarray:
-            return np.asarray(array[..., at] if at is not None else array)
+            if at is None:
+                return np.asarray(array)
+            # RAS+ as radiologists look at it: anterior up, the patient's right on the left
+            return np.asarray(array[..., at]).swapaxes(-1, -2)[..., ::-1, ::-1]
 
         settings = model.config
-        image = torch.from_numpy(cut(np.asarray(case.image)).astype(np.float32))[None]
+        image = torch.from_numpy(cut(np.asarray(case.image)).astype(np.float32).copy())[None]
         display = to_display(image, modality=settings.modality, window_hu=settings.data.window_hu)
         arrays = {"image": display[0, 0].numpy().clip(0, 1)}
         quality = 0.0

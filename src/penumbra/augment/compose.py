@@ -186,7 +186,8 @@ def shift(
         other = "rotation" if family == "zoom" else "zoom"
         return Warp.sample(generator, image.shape, still.at(other, 0)).apply(image)
     if family == "masking":
-        return Masking.sample(generator, image.shape, rows, body).apply(image)
+        regions = coarse_supervoxels(image)
+        return Masking.sample(generator, image.shape, rows, body, regions).apply(image)
     changed = FAMILIES[family].sample(generator, image.shape, rows).apply(image)
     return changed.clamp(*LIMITS[modality])
 

@@ -157,14 +157,18 @@ def rigid_positions(
     linear = torch.eye(dim).repeat(count, 1, 1)
     linear[:, 0, 0] = linear[:, 1, 1] = angle.cos()
     linear[:, 0, 1], linear[:, 1, 0] = -angle.sin(), angle.sin()
+    space = image.shape[2:]
     half = torch.tensor(
-        [max((n - 1) * s / 2, 1e-6) for n, s in zip(image.shape[2:], spacing_mm, strict=True)]
+        [max((n - 1) * s / 2, 1e-6) for n, s in zip(space, spacing_mm, strict=True)]
     )
-    theta = torch.cat(
-        [linear * half[None, None, :] / half[None, :, None], (shift_mm / half)[..., None]], -1
-    )
-    theta = torch.cat([theta[:, :, :dim].flip(1, 2), theta[:, :, dim:].flip(1)], -1)
-    return F.affine_grid(theta.to(image), list(image.shape), align_corners=True)
+    turn = (linear * half[None, None, :] / half[None, :, None]).to(image)
+    positions = (shift_mm / half).to(image).view(count, *(1,) * dim, dim)
+    for axis, n in enumerate(space):
+        ends = (-1.0, 1.0) if n > 1 else (0.0, 0.0)
+        index = torch.linspace(*ends, n, device=image.device, dtype=image.dtype)
+        along = index.view(*(n if a == axis else 1 for a in range(dim)), 1)
+        positions = positions + along * turn[:, :, axis].view(count, *(1,) * dim, dim)
+    return positions.flip(-1)  # grid_sample counts the last axis first
 
 
 def spline(

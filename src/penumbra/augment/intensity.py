@@ -64,7 +64,7 @@ class BiasField:
     """Coil sensitivity: a smooth multiplicative field, shared by the channels of one scan.
 
     The logarithm of the field is a cubic B-spline with one cell per axis, so it varies only over
-    the whole field of view, as inhomogeneity does (Sled et al. 1998).
+    the whole field of view, as inhomogeneity does (Sled et al. 1998); it spans +-amount.
     """
 
     log_field: Float[Tensor, "b 1 *control"]
@@ -78,9 +78,10 @@ class BiasField:
         control = torch.rand(
             count, 1, *(4,) * dim, generator=generator, device=generator.device
         )  # one cell: four cubic B-splines
-        control = control - control.flatten(1).mean(1).view(-1, 1, *(1,) * dim)
-        extreme = control.abs().flatten(1).amax(1).view_as(peak).clamp(min=1e-6)
-        return cls(control / extreme * peak)
+        seen = spline(control, (9,) * dim, (1 / 8,) * dim).flatten(1)
+        middle, top = (seen.amax(1) + seen.amin(1)) / 2, (seen.amax(1) - seen.amin(1)) / 2
+        centred = control - middle.view_as(peak)
+        return cls(centred / top.view_as(peak).clamp(min=1e-6) * peak)
 
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         space = image.shape[2:]

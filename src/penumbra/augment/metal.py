@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from penumbra.augment.intensity import per_image
 from penumbra.augment.profile import Profile, draw_seed
-from penumbra.augment.sinogram import Scanner, fbp
+from penumbra.augment.sinogram import Scanner, fbp, parallel_scanner
 from penumbra.augment.spectrum import DENSITY, Material, Spectrum, tube_spectrum
 from penumbra.augment.tomography import (
     VIEWS,
     coarser,
     draw_voltage,
-    hardening,
     mm_of_water,
-    quick_scanner,
     scan,
     slicewise,
 )
@@ -55,27 +54,26 @@ class Metal:
         repeats = image.shape[4] if image.ndim > 4 else 1
         radius = (self.diameter_mm.to(image) / 2).repeat_interleave(repeats)
         place = self.place.to(image).repeat_interleave(repeats, 0)
-        return image + slicewise(image, lambda slices: self._change(slices, radius, place))
+        changed = image + slicewise(image, lambda slices: self._change(slices, radius, place))
+        return torch.minimum(changed, image.clamp(min=_METAL_HU))
 
     def _change(self, slices: Tensor, radius: Tensor, place: Tensor) -> Tensor:
         spacing = (self.spacing_mm[0], self.spacing_mm[1])
         shape = (slices.shape[2], slices.shape[3])
         half = torch.tensor([n * s / 2 for n, s in zip(shape, spacing, strict=True)])
         pins = (place * half.to(slices)).unbind(1)
-        scanner, spectrum = quick_scanner(shape, spacing), tube_spectrum(self.kvp)
+        scanner, spectrum = parallel_scanner(shape, spacing), tube_spectrum(self.kvp)
         coarse, coarse_spacing = coarser(slices, spacing)
         areal = scan(coarse, scanner, coarse_spacing, spectrum.reference_kev)
         chord = torch.stack([_chord(scanner, pin, radius) for pin in pins]).sum(0)
         change = self._ray_change(areal, chord.expand_as(areal["water"]), scanner, spectrum)
-        streaks = 1000 * fbp(change, scanner, shape, spacing)
-        inside = torch.stack([_coverage(shape, spacing, pin, radius) for pin in pins]).amax(0)
-        return streaks * (1 - inside) + inside * (_METAL_HU - slices)
+        return 1000 * fbp(_focal_spot(change), scanner, shape, spacing)
 
     def _ray_change(
         self, areal: dict[Material, Tensor], chord_mm: Tensor, scanner: Scanner, spectrum: Spectrum
     ) -> Tensor:
-        """Hardening and noise, in mm of water, of the rays that meet metal; zero elsewhere."""
-        hit: Bool[Tensor, ...] = chord_mm > 0
+        """What metal adds to the rays that meet it, hardened and noisy, in mm of water."""
+        hit = chord_mm > 1e-3
         change = torch.zeros_like(chord_mm)
         clear = {m: t[hit] for m, t in areal.items()}
         iron = chord_mm[hit] / 10 * DENSITY["iron"]
@@ -84,31 +82,23 @@ class Metal:
         counts = (photons * torch.exp(-spectrum.line_integral(through))).clamp(min=1)
         generator = torch.Generator(iron.device).manual_seed(self.seed)
         noise = torch.randn(len(iron), generator=generator, device=iron.device, dtype=iron.dtype)
-        change[hit] = (
-            hardening(through, spectrum)
-            - hardening(clear, spectrum)
-            + noise * counts.rsqrt() * mm_of_water(spectrum)
-        )
+        added = spectrum.line_integral(through) - spectrum.line_integral(clear)
+        change[hit] = (added + noise * counts.rsqrt()) * mm_of_water(spectrum)
         return change
 
 
+def _focal_spot(rays: Tensor) -> Tensor:
+    """Neighbouring rays mix 1:2:1, as focal spot and crosstalk do; a sharp trace would alias."""
+    wide = F.pad(rays, (1, 1))
+    return (wide[..., :-2] + 2 * rays + wide[..., 2:]) / 4
+
+
 def _chord(scanner: Scanner, pin: Tensor, radius: Tensor) -> Tensor:
-    """Path of every ray through a disc of ``radius`` around ``pin``, in mm."""
+    """Path through a disc of ``radius`` around ``pin`` in mm, mean over each detector's width."""
     theta, s = (ray.to(pin)[None, None] for ray in scanner.rays())
     x, y = per_image(pin[:, 0], theta), per_image(pin[:, 1], theta)
     offset = s - x * theta.cos() - y * theta.sin()
-    return 2 * (per_image(radius, theta) ** 2 - offset**2).clamp(min=0).sqrt()
-
-
-def _coverage(
-    shape: tuple[int, int], spacing: tuple[float, float], pin: Tensor, radius: Tensor
-) -> Tensor:
-    """Share of every voxel that the disc covers, to first order."""
-    x, y = (
-        ((torch.arange(n) - (n - 1) / 2) * d).to(pin) for n, d in zip(shape, spacing, strict=True)
-    )
-    away = torch.hypot(
-        x[:, None] - pin[:, 0].view(-1, 1, 1, 1), y[None] - pin[:, 1].view(-1, 1, 1, 1)
-    )
-    wide = radius.view(-1, 1, 1, 1)
-    return ((wide - away) / min(spacing) + 0.5).clamp(0, 1) * (wide > 0)
+    wide = per_image(radius, theta).clamp(min=1e-6)
+    edges = [((offset + shift * scanner.pitch) / wide).clamp(-1, 1) for shift in (-0.5, 0.5)]
+    low, high = (u * (1 - u**2).sqrt() + u.asin() for u in edges)  # integral of the chord
+    return wide**2 * (high - low) / scanner.pitch

@@ -69,8 +69,8 @@ MRI: Table = {
         "10-40 % at 1.5-3 T (Sled et al. 1998; BrainWeb ships 20 % and 40 %)",
     ),
     "undersampling": Amount(
-        1.5, 4.0, (1.5, 2, 3, 4, 6), "acceleration",
-        "clinical parallel imaging uses 2-4; fastMRI (Zbontar et al. 2018) tests 4 and 8",
+        1.25, 2.5, (1.25, 1.5, 2, 2.5, 3.5), "acceleration",
+        "routine acceleration is 2-4, but coils fill part of it in; zero-filled 4 is unreadable",
         neutral=1.0,
     ),
     "gibbs": Amount(
@@ -105,7 +105,7 @@ CT: Table = {
         "water is held within 4-7 HU by quality control; contrast phase moves organs by tens of HU",
     ),
     "kernel": Amount(
-        0.2, 0.8, (0.4, 0.7, 1.0, 1.4, 1.8), "|sigma|, mm",
+        0.2, 0.8, (0.4, 0.7, 1.0, 1.25, 1.5), "|sigma|, mm",
         "soft (B20-B30) to sharp (B50-B70) reconstruction kernels differ by 0.5-1 mm in resolution",
     ),
     "beam_hardening": Amount(
@@ -137,7 +137,7 @@ XRAY: Table = {
         "slope of the characteristic curve differs between detectors and vendors",
     ),
     "photon_noise": Amount(
-        3e2, 5e3, (2e3, 8e2, 3e2, 1.5e2, 6e1), "photons per pixel behind air",
+        5e2, 5e3, (2e3, 1e3, 5e2, 2.5e2, 1.2e2), "photons per pixel behind air",
         "quantum mottle of downsampled chest films; bedside exposures are 2-4 times lower",
         scale="log", neutral=math.inf,
     ),

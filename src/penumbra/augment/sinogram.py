@@ -7,7 +7,7 @@ their detectors see. Kak & Slaney, Principles of Computerized Tomographic Imagin
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -98,11 +98,12 @@ def project(
     """
     b, c, h, w = image.shape
     columns = image.reshape(b * c, h * w).mT
+    unit, scaled, spacing = _in_voxels(scanner, spacing_mm)
     parts = [
-        projector(scanner, (h, w), spacing_mm, views, _kind(image)) @ columns
+        projector(scaled, (h, w), spacing, views, _kind(image)) @ columns
         for views in _chunks(scanner.angles, scanner.detectors * 2 * max(h, w))
     ]
-    return torch.cat(parts).mT.reshape(b, c, scanner.angles, scanner.detectors)
+    return torch.cat(parts).mT.reshape(b, c, scanner.angles, scanner.detectors) * unit
 
 
 def ramp_filter(
@@ -142,11 +143,24 @@ def fbp(
     """
     b, c = sinogram.shape[:2]
     filtered = ramp_filter(sinogram, scanner)
+    unit, scaled, spacing = _in_voxels(scanner, spacing_mm)
     image = torch.zeros(math.prod(shape), b * c, device=sinogram.device, dtype=sinogram.dtype)
     for views in _chunks(scanner.angles, 2 * math.prod(shape)):
         columns = filtered[:, :, views[0] : views[1]].reshape(b * c, -1).mT
-        image = image + back_projector(scanner, shape, spacing_mm, views, _kind(sinogram)) @ columns
-    return image.mT.reshape(b, c, *shape)
+        image = image + back_projector(scaled, shape, spacing, views, _kind(sinogram)) @ columns
+    distance = 1.0 if scanner.source_mm is None else unit**2  # a fan's weights are 1/mm^2
+    return image.mT.reshape(b, c, *shape) / distance
+
+
+def _in_voxels(
+    scanner: Scanner, spacing_mm: tuple[float, float]
+) -> tuple[float, Scanner, tuple[float, float]]:
+    """Lengths over the finer voxel spacing: scans that differ only in it share their matrices."""
+    unit = min(spacing_mm)
+    spacing = (round(spacing_mm[0] / unit, 9), round(spacing_mm[1] / unit, 9))
+    if scanner.source_mm is None:
+        return unit, replace(scanner, pitch=round(scanner.pitch / unit, 9)), spacing
+    return unit, replace(scanner, source_mm=round(scanner.source_mm / unit, 9)), spacing
 
 
 Views = tuple[int, int]

@@ -14,7 +14,7 @@ def supervoxels(
     image: Float[Tensor, "b c *space"],
     *,
     per_axis: int = 8,
-    compactness: float = 0.5,
+    compactness: float = 1.0,
     iterations: int = 3,
 ) -> Int[Tensor, "b *space"]:
     """Region map with about ``per_axis`` regions along every axis, batched.

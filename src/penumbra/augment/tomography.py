@@ -34,16 +34,29 @@ _BONE_HU = (150.0, 1200.0)
 """Below: water of some density. Above: cortical bone. Linear mixture between."""
 
 
+_CLIPPED_HU = -500.0
+
+
 def materials(
     image: Float[Tensor, "b c h w"], reference_kev: float
 ) -> dict[Material, Float[Tensor, "b c h w"]]:
     """Density of water and bone in g/cm^3 whose attenuation at one energy is that of the HU."""
-    relative = (1 + image / 1000).clamp(min=0)
+    relative = density(image)
     low, high = _BONE_HU
     bone = ((image - low) / (high - low)).clamp(0, 1)
     kev = torch.tensor([reference_kev], dtype=torch.float64)
     ratio = float(mass_attenuation("water", kev) / mass_attenuation("bone", kev))
     return {"water": relative * (1 - bone), "bone": relative * bone * ratio}
+
+
+def density(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Attenuation relative to water; air is 0.
+
+    A scan whose values were clipped above air (a floor over -500 HU) has its floor taken for air.
+    """
+    floor = image.amin((2, 3), keepdim=True)
+    air = (floor > _CLIPPED_HU) & (image < floor + 2)
+    return torch.where(air, 0.0, (1 + image / 1000).clamp(min=0))
 
 
 def scan(
@@ -140,8 +153,9 @@ class Dose:
     def _depth(self, slices: Tensor, scanner: Scanner, spacing: tuple[float, float]) -> Tensor:
         """Line integrals before the detector; they are smooth, so a coarse image will do."""
         coarse, coarse_spacing = coarser(slices, spacing)
-        water = (1 + coarse / 1000).clamp(min=0)
-        return project(water, scanner, coarse_spacing) / mm_of_water(tube_spectrum(self.kvp))
+        return project(density(coarse), scanner, coarse_spacing) / mm_of_water(
+            tube_spectrum(self.kvp)
+        )
 
 
 @dataclass(frozen=True)

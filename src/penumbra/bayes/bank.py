@@ -14,8 +14,13 @@ from torch import Tensor, nn
 
 from penumbra.bayes.ensemble import Ensemble
 from penumbra.bayes.layer import Draw, EncoderDecoder, StochasticLayer, pinned, stochastic_layers
+from penumbra.bayes.spread import mixture
 from penumbra.nets.decoder import Decoder
 from penumbra.types import Output
+
+TINY = 1e-12
+INNER = 8
+"""Samples of the logits within one weight draw, where the network predicts their spread."""
 
 Skip = Literal["exact", "mean"]
 
@@ -54,10 +59,13 @@ class WeightBank:
     Memory: T times the stochastic weights (x 16/9 for 2-D up-convolutions, 64/27 in 3-D).
     """
 
-    def __init__(self, network: nn.Module, draws: Sequence[Sequence[Draw]], *, skip: Skip) -> None:
+    def __init__(
+        self, network: nn.Module, draws: Sequence[Sequence[Draw]], *, skip: Skip, seed: int = 0
+    ) -> None:
         self.network = cast(EncoderDecoder, network)
         self.draws = draws
         self.skip = skip
+        self.seed = seed
         self.layers = stochastic_layers(network)
 
     def __len__(self) -> int:
@@ -74,7 +82,14 @@ class WeightBank:
 
     def decode(self, features: Encoded, t: int) -> Output:
         with pinned(self.layers, self.draws[t]):
-            return self.network.decode(features.features, features.skips)
+            output = self.network.decode(features.features, features.skips)
+        if output.spread is None or output.segmentation is None:
+            return output
+        # The spread is integrated out: these logits' softmax is the draw's mean probability. The
+        # seed is the draw's own, so the correlated part is the same in every window.
+        noise = torch.Generator(output.spread.device).manual_seed(self.seed + t)
+        mixed = mixture(output.segmentation, output.spread, samples=INNER, generator=noise)
+        return replace(output, segmentation=mixed.clamp_min(TINY).log(), spread=None)
 
     def probabilities(self, image: Float[Tensor, "b c *space"]) -> Iterator[Output]:
         encoded = self.encode(image)
@@ -148,15 +163,16 @@ def _weight_bank(
     network: nn.Module, draws: int, generator: torch.Generator, skip: Skip, antithetic: bool
 ) -> WeightBank:
     layers = stochastic_layers(network)
+    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     if not layers:
-        return WeightBank(network, [[]], skip=skip)
+        return WeightBank(network, [[]], skip=skip, seed=seed)
     with torch.no_grad():
         drawn: list[list[Draw]] = []
         while len(drawn) < draws:
             drawn.append([_dense(layer.draw(generator)) for layer in layers])
             if antithetic:
                 drawn.append([_mirror(x, d) for x, d in zip(layers, drawn[-1], strict=True)])
-    return WeightBank(network, drawn, skip=skip)
+    return WeightBank(network, drawn, skip=skip, seed=seed)
 
 
 def to_probabilities(output: Output) -> Output:

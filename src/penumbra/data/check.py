@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penumbra.config import Data
+from penumbra.data import medmnist
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.data.store import fingerprint
 from penumbra.errors import DataError
@@ -166,7 +167,7 @@ def _same_images(cohort: Cohort) -> tuple[list[str], list[str]]:
     groups = defaultdict(list)
     for case in cohort.cases:
         for path in dict.fromkeys(case.images.values()):
-            if path.exists():
+            if path.exists() or medmnist.holds(path):
                 groups[fingerprint(path)].append((case, path))
     problems, notices = [], []
     for found in groups.values():

@@ -4,11 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, get_args, runtime_checkable
 
-from penumbra.data import brats, chexpert, datalist, manifest, multiatlas, tables
+from penumbra.data import (
+    brats,
+    chexpert,
+    datalist,
+    manifest,
+    medmnist,
+    multiatlas,
+    tables,
+)
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Part
 
-Format = Literal["auto", "csv", "datalist", "chexpert", "multiatlas", "brats"]
+Format = Literal["auto", "csv", "datalist", "chexpert", "multiatlas", "brats", "medmnist"]
 _ID_COLUMNS = ("subject", "case", "participant_id", "id")
 
 
@@ -33,6 +41,8 @@ def _reader(name: Format) -> Reader:
             return multiatlas
         case "brats":
             return brats
+        case "medmnist":
+            return medmnist
         case "auto":
             raise ValueError("auto is not a layout")
 

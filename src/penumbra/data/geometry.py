@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import sparse
 
-from penumbra.data import dicom, metaimage, nifti, radiograph
+from penumbra.data import dicom, medmnist, metaimage, nifti, radiograph
+from penumbra.data.body import bounding_box
 from penumbra.data.volume import Volume, from_ras, spacing_of
 from penumbra.errors import DataError
 
@@ -62,6 +63,8 @@ def load_volume(path: Path, *, frame: int | None = None, label: bool = False) ->
         DataError: missing, unreadable, damaged or of an unknown kind; the message says what to do.
     """
     name = path.name.lower()
+    if medmnist.holds(path):
+        return medmnist.read_film(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; check the path")
     if name.endswith(nifti.SUFFIXES):
@@ -134,17 +137,42 @@ def resample(
 def resample_labels(
     array: Shaped[np.ndarray, "*space"], shape: Sequence[int]
 ) -> Shaped[np.ndarray, "*target"]:
-    """Each class interpolated as a mask, then the largest: smooth outlines, no invented classes."""
+    """Each class interpolated as a mask, then the largest: smooth outlines, no invented classes.
+
+    Each class is interpolated inside its bounding box only; the most frequent one (the background)
+    has what the others leave. Ties go to the background, then to the smaller value.
+    """
     if tuple(array.shape) == tuple(shape):
         return array
-    best = np.full(tuple(shape), -1.0, dtype=np.float32)
-    result = np.zeros(tuple(shape), dtype=array.dtype)
-    for value in np.unique(array):
-        share = resample(array == value, shape)
-        larger = share > best
-        best[larger] = share[larger]
-        result[larger] = value
+    values, counts = np.unique(array, return_counts=True)
+    usual = values[np.argmax(counts)]
+    best = np.zeros(tuple(shape), dtype=np.float32)
+    total = np.zeros_like(best)
+    result = np.full(tuple(shape), usual, dtype=array.dtype)
+    for value in values[values != usual]:
+        share, window = _resample_in_box(array == value, shape)
+        total[window] += share
+        larger = share > best[window]
+        best[window][larger] = share[larger]
+        result[window][larger] = value
+    result[1 - total >= best] = usual
     return result
+
+
+def _resample_in_box(
+    mask: Shaped[np.ndarray, "*space"], shape: Sequence[int]
+) -> tuple[Float[np.ndarray, "*part"], tuple[slice, ...]]:
+    """``resample`` of a mask, computed only where it is not zero; and where that is."""
+    window = []
+    part = mask[tuple(slice(low, high) for low, high in bounding_box(mask))].astype(np.float32)
+    for axis, ((low, high), target) in enumerate(zip(bounding_box(mask), shape, strict=True)):
+        weights = weights_1d(mask.shape[axis], target)[:, low:high]
+        rows = np.flatnonzero(np.diff(weights.indptr))
+        window.append(slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0))
+        moved = np.moveaxis(part, axis, 0)
+        flat = weights[window[-1]] @ moved.reshape(high - low, -1)
+        part = np.moveaxis(flat.reshape(-1, *moved.shape[1:]), 0, axis)
+    return part, tuple(window)
 
 
 def resampled_shape(

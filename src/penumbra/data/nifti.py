@@ -6,11 +6,24 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from penumbra.data.volume import Volume, in_ras, refuse_size
 from penumbra.errors import DataError
 
 SUFFIXES = (".nii.gz", ".nii")
+_BROKEN = (
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    zlib.error,
+)
+"""What nibabel raises on damaged files."""
+
 MAX_DEFLATE_RATIO = 1032
 """Deflate cannot compress better than 1032:1, so a header that promises more is lying."""
 
@@ -33,8 +46,10 @@ def read(path: Path, *, frame: int | None = None, label: bool = False) -> Volume
     """
     image = _open(path)
     try:
-        array = _voxels(image, path, frame, label)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        # A header's scale may overflow; what is not finite is judged with the image (scan.finite).
+        with np.errstate(invalid="ignore", over="ignore"):
+            array = _voxels(image, path, frame, label)
+    except _BROKEN as error:
         raise DataError(
             f"{path}: cannot be read to its end ({_line(error)}); "
             "the file is truncated or damaged, copy it again"
@@ -45,7 +60,7 @@ def read(path: Path, *, frame: int | None = None, label: bool = False) -> Volume
 def _open(path: Path) -> nib.Nifti1Image:
     try:
         image = nib.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except _BROKEN as error:
         raise DataError(
             f"{path}: not a readable NIfTI file ({_line(error)}); copy it again or convert it"
         ) from error
@@ -90,9 +105,10 @@ def as_labels(array: np.ndarray, path: Path) -> np.ndarray:
     """
     if np.issubdtype(array.dtype, np.integer):
         return array
-    rounded = np.rint(np.nan_to_num(array, nan=-9999.5))
-    if not np.array_equal(rounded, array):
-        bad = array[rounded != array].flat[0]
+    rounded = np.rint(array)
+    wrong = ~(np.abs(array) < 2**31) | (rounded != array)
+    if wrong.any():
+        bad = array[wrong].flat[0]
         raise DataError(
             f"{path}: label value {bad} is not a whole number; "
             "write class ids, not probabilities, into a segmentation"

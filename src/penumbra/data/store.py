@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from penumbra.config import Data
+from penumbra.data import medmnist
 from penumbra.data.geometry import Geometry
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.errors import DataError
@@ -154,6 +155,9 @@ def fingerprint(path: Path) -> str:
     Raises:
         DataError: the file does not exist or cannot be read.
     """
+    if medmnist.holds(path):
+        film = medmnist.read_film(path).array
+        return hashlib.sha256(film.tobytes()).hexdigest()
     try:
         if path.is_dir():
             inside = [fingerprint(p) for p in sorted(path.rglob("*")) if p.is_file()]

@@ -58,12 +58,13 @@ def in_ras(
         DataError: the affine is not finite or not invertible.
     """
     affine = np.asarray(affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    usable = bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > 1e-9
+    turn = nib.orientations.io_orientation(affine) if usable else np.array([np.nan])
+    if np.isnan(turn).any():  # no axis of the file follows one of the patient's
         raise DataError(
             f"{path}: the header's affine is not usable {affine[:3].tolist()}; "
             "write the file again with a valid orientation and voxel spacing"
         )
-    turn = nib.orientations.io_orientation(affine)
     turned = nib.orientations.apply_orientation(array, turn)
     ras_affine = affine @ nib.orientations.inv_ornt_aff(turn, array.shape)
     return Volume(turned, ras_affine, tuple(array.shape), affine)

@@ -1,11 +1,13 @@
-"""Scan -> posterior draws -> maps: one case at a time, every window sharing the same draws.
+"""One case -> posterior draws -> maps; the encoder runs once per window, all windows share draws.
 
-Slice-wise networks see batches of whole slices; volumetric networks see overlapping windows whose
-probabilities are blended per draw before any moment is taken, so that the maps carry no seams.
+Slice-wise networks see batches of whole slices, volumetric networks overlapping windows. Every
+window's draws are reduced to moments at once, and the moments are blended: memory grows neither
+with the number of draws nor with the number of windows.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,12 @@ from penumbra.bayes.uncertainty import Moments
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
 from penumbra.model import Network
-from penumbra.types import Output, Task, Uncertainty
+from penumbra.types import Task, Uncertainty
 
 SLICES_PER_BATCH = 16
 OVERLAP = 0.5
+BLENDED = ("probability", "epistemic", "aleatoric", "expected_entropy_nats")
+"""What windows are blended in; the other fields of an ``Uncertainty`` follow from these."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +54,88 @@ class CaseMaps:
 def map_case(
     network: Network, bank: Bank, prepared: Prepared, task: Task, config: Config
 ) -> CaseMaps:
-    """Decode every draw over a whole case and keep streaming moments only."""
-    if config.data.dim == 2:
-        pieces = [_map_images(network, bank, x, task) for x in _slices(prepared, config)]
-        return _join(pieces, prepared, task)
-    return _map_volume(network, bank, prepared, task, config)
+    """Decode every draw over a whole case, keeping moments only.
+
+    Where windows overlap, their moments are averaged with Gaussian weights. The draws are the same
+    in all of them, so the average of variances differs from the variance of the average only by
+    what the windows' contexts disagree on.
+    """
+    canvas = _Canvas(prepared, task, len(bank), 1 + network.findings)
+    device = next(network.parameters()).device
+    for window in _windows(prepared, config):
+        canvas.add(window, _decode(network, bank, window.image.to(device), task))
+    return canvas.maps()
 
 
-def _slices(prepared: Prepared, config: Config) -> Iterator[Tensor]:
-    """Batches [n, c, h, w] in display units: a radiograph, or a volume's axial slices."""
+@dataclass(frozen=True)
+class _Window:
+    """Images [n, c, ...] in display units, and where their maps belong in the case.
+
+    Attributes:
+        place: of the maps in the case.
+        core: the part of the maps that no other window's core covers, relative to ``place``.
+        weight: of the maps in the blend.
+        stacked: the n images are slices along the case's last axis.
+    """
+
+    image: Tensor
+    place: tuple[slice, ...]
+    core: tuple[slice, ...]
+    weight: Tensor
+    stacked: bool = False
+
+    def laid(self, maps: Tensor) -> Tensor:
+        """Maps [n, ..., *patch] as they lie in the case."""
+        return maps.cpu().movedim(0, -1) if self.stacked else maps.cpu()[0]
+
+
+def _windows(prepared: Prepared, config: Config) -> Iterator[_Window]:
     image = torch.from_numpy(np.array(prepared.image, dtype=np.float32))
-    stack = image[None] if image.dim() == 3 else rearrange(image, "c h w n -> n c h w")
-    display = to_display(stack, modality=config.modality, window_hu=config.data.window_hu)
-    yield from display.split(SLICES_PER_BATCH)
+    display = to_display(image[None], modality=config.modality, window_hu=config.data.window_hu)[0]
+    shape, whole = display.shape[1:], (slice(None),) * (display.dim() - 1)
+    if len(shape) == 2:
+        yield _Window(display[None], whole, whole, torch.ones(()))
+    elif config.data.dim == 2:
+        for start in range(0, shape[-1], SLICES_PER_BATCH):
+            batch = slice(start, min(start + SLICES_PER_BATCH, shape[-1]))
+            stack = rearrange(display[..., batch], "c h w n -> n c h w")
+            yield _Window(stack, (*whole[1:], batch), whole, torch.ones(()), stacked=True)
+    else:
+        size = tuple(min(p, n) for p, n in zip(config.data.patch, shape, strict=True))
+        interval = tuple(max(1, round(n * (1 - OVERLAP))) for n in size)
+        weight = compute_importance_map(size, mode="gaussian")
+        places = dense_patch_slices(shape, size, interval)
+        for place, core in zip(places, _cores(places), strict=True):
+            spot: tuple[Any, ...] = (slice(None), *place)
+            yield _Window(display[spot][None], place, core, weight)
+
+
+def _cores(places: list[tuple[slice, ...]]) -> list[tuple[slice, ...]]:
+    """Of every window the part nearer to its own middle than to its neighbours'."""
+    cuts = []
+    for ranges in zip(*places, strict=True):
+        spans = sorted({(r.start, r.stop) for r in ranges})
+        middles = [(b + a) // 2 for (_, b), (a, _) in pairwise(spans)]
+        edges = [spans[0][0], *middles, spans[-1][1]]
+        cuts.append({s: slice(edges[i] - s[0], edges[i + 1] - s[0]) for i, s in enumerate(spans)})
+    return [
+        tuple(cut[r.start, r.stop] for cut, r in zip(cuts, place, strict=True)) for place in places
+    ]
 
 
 @dataclass
-class _Piece:
-    """Slices or windows with all their draws reduced."""
+class _Decoded:
+    """A window with all draws reduced: moments, mean attention, and each draw's label maps."""
 
     voxels: Uncertainty | None
     findings: Uncertainty | None
     attention: Tensor
-    labels: list[Tensor]  # per draw, the most probable class of every voxel
+    labels: list[Tensor]
 
 
-def _map_images(network: Network, bank: Bank, image: Tensor, task: Task) -> _Piece:
-    image = image.to(next(network.parameters()).device)
+def _decode(network: Network, bank: Bank, image: Tensor, task: Task) -> _Decoded:
     voxels, findings = Moments("categorical"), Moments("bernoulli")
-    attention: Tensor | None = None
+    attention = image.new_zeros(len(image), 1 + network.findings, *image.shape[2:])
     labels = []
     features = bank.encode(image)
     for t in range(len(bank)):
@@ -86,148 +143,93 @@ def _map_images(network: Network, bank: Bank, image: Tensor, task: Task) -> _Pie
         if output.segmentation is not None:
             probability = output.segmentation.float().softmax(1)
             voxels.update(probability)
-            labels.append(probability.argmax(1).to(torch.uint8).cpu())
+            labels.append(probability.argmax(1))
         if output.findings is not None:
             findings.update(output.findings.float().sigmoid())
-        maps = _attention(network, output, image) / len(bank)
-        attention = maps if attention is None else attention + maps
-    assert attention is not None
-    return _Piece(
-        voxels=voxels.uncertainty() if task.classes else None,
-        findings=findings.uncertainty() if task.findings else None,
-        attention=attention,
-        labels=labels,
+        if output.attention:
+            attention += composite(output.attention, network.beta, image.shape[2:]) / len(bank)
+    return _Decoded(
+        voxels.uncertainty() if task.classes else None,
+        findings.uncertainty() if task.findings else None,
+        attention,
+        labels,
     )
 
 
-def _attention(network: Network, output: Output, image: Tensor) -> Tensor:
-    if not output.attention:
-        return image.new_zeros(len(image), 1 + network.findings, *image.shape[2:])
-    return composite(output.attention, network.beta, image.shape[2:])
+class _Canvas:
+    """The case's maps while windows are added; the only arrays of the case's size."""
 
+    def __init__(self, prepared: Prepared, task: Task, draws: int, maps: int) -> None:
+        self.prepared, self.task, self.draws = prepared, task, draws
+        shape = prepared.image.shape[1:]
+        leading = {"probability": (len(task.classes),)}
+        names = BLENDED if task.classes else ()
+        self.sums = {name: torch.zeros(*leading.get(name, ()), *shape) for name in names}
+        self.attention = torch.zeros(maps, *shape)
+        self.weight = torch.zeros(shape)
+        self.findings: list[Uncertainty] = []
+        self.voxels_of = {region: torch.zeros(draws) for region in task.regions}
+        self.shared = torch.zeros(draws, draws)
 
-def _join(pieces: list[_Piece], prepared: Prepared, task: Task) -> CaseMaps:
-    """Stack slices back to the case's own grid."""
-    volume = prepared.image.ndim == 4
+    def add(self, window: _Window, decoded: _Decoded) -> None:
+        place: tuple[Any, ...] = (..., *window.place)
+        for name, total in self.sums.items():
+            total[place] += window.laid(getattr(decoded.voxels, name)) * window.weight
+        self.attention[place] += window.laid(decoded.attention) * window.weight
+        self.weight[place] += window.weight
+        if decoded.findings is not None:
+            self.findings.append(decoded.findings)
+        if decoded.labels:
+            self._count(window, decoded.labels)
 
-    def stacked(parts: list[Tensor]) -> Tensor:
-        whole = torch.cat([p.cpu() for p in parts])
-        return torch.movedim(whole, 0, -1) if volume else whole[0]
+    def _count(self, window: _Window, labels: list[Tensor]) -> None:
+        """Voxels of every region in every draw, each voxel counted in one window only."""
+        core: tuple[Any, ...] = (..., *window.core)
+        draws = torch.stack([window.laid(x) for x in labels])[core].flatten(1)
+        for region, classes in self.task.regions.items():
+            members = torch.isin(draws, torch.tensor(classes, dtype=draws.dtype))
+            self.voxels_of[region] += members.sum(1)
+        foreground = (draws > 0).float()
+        self.shared += foreground @ foreground.T
 
-    def merged(uncertainties: list[Uncertainty]) -> Uncertainty:
-        fields = Uncertainty.__dataclass_fields__
-        return Uncertainty(**{f: stacked([getattr(u, f) for u in uncertainties]) for f in fields})
-
-    draws = [stacked([p.labels[t] for p in pieces]) for t in range(len(pieces[0].labels))]
-    return CaseMaps(
-        voxels=merged([p.voxels for p in pieces if p.voxels]) if task.classes else None,
-        findings=_whole_case([p.findings for p in pieces if p.findings]) if task.findings else None,
-        attention=stacked([p.attention for p in pieces]),
-        draw_volumes_ml=_volumes_ml(draws, prepared, task),
-        disagreement=_disagreement(draws),
-    )
-
-
-def _whole_case(findings: list[Uncertainty]) -> Uncertainty:
-    """Findings of a case: of the one image, or of the slice where each is most probable."""
-    fields = Uncertainty.__dataclass_fields__
-    stacked = {f: torch.cat([getattr(u, f).cpu() for u in findings]) for f in fields}
-    where = stacked["probability"].argmax(0, keepdim=True)
-    return Uncertainty(**{f: values.gather(0, where)[0] for f, values in stacked.items()})
-
-
-def _map_volume(
-    network: Network, bank: Bank, prepared: Prepared, task: Task, config: Config
-) -> CaseMaps:
-    """Blend each draw's windows into one volume, then take moments over draws."""
-    image = torch.from_numpy(np.array(prepared.image, dtype=np.float32))[None]
-    image = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
-    image = image.to(next(network.parameters()).device)
-    size = tuple(min(p, n) for p, n in zip(config.data.patch, image.shape[2:], strict=True))
-    interval = tuple(max(1, round(n * (1 - OVERLAP))) for n in size)
-    windows = dense_patch_slices(image.shape[2:], size, interval)
-    weight = compute_importance_map(size, mode="gaussian", device=image.device)
-    voxels, findings, labels = Moments("categorical"), Moments("bernoulli"), []
-    attention = image.new_zeros(1, 1 + network.findings, *image.shape[2:])
-    for t in range(len(bank)):
-        blend = _Blend(image, weight)
-        for window in windows:
-            output = bank.decode(bank.encode(image[(..., *window)]), t)
-            blend.add(window, output, _attention(network, output, image[(..., *window)]))
-        if task.classes:
-            probability = blend.probability()
-            voxels.update(probability)
-            labels.append(probability.argmax(1)[0].to(torch.uint8).cpu())
-        if task.findings:
-            findings.update(torch.stack(blend.findings).amax(0))
-        attention += blend.attention() / len(bank)
-    return CaseMaps(
-        voxels=_first(voxels.uncertainty()) if task.classes else None,
-        findings=_first(findings.uncertainty()) if task.findings else None,
-        attention=attention[0].cpu(),
-        draw_volumes_ml=_volumes_ml(labels, prepared, task),
-        disagreement=_disagreement(labels),
-    )
-
-
-class _Blend:
-    """Gaussian-weighted sums of one draw's windows."""
-
-    def __init__(self, image: Tensor, weight: Tensor) -> None:
-        self.shape, self.weight = image.shape[2:], weight
-        self.total = image.new_zeros(1, 1, *self.shape)
-        self.sums: Tensor | None = None
-        self.maps: Tensor | None = None
-        self.findings: list[Tensor] = []
-
-    def add(self, window: tuple[slice, ...], output: Output, maps: Tensor) -> None:
-        place: tuple[Any, ...] = (..., *window)
-        if output.segmentation is not None:
-            probability = output.segmentation.float().softmax(1) * self.weight
-            if self.sums is None:
-                self.sums = probability.new_zeros(1, probability.shape[1], *self.shape)
-            self.sums[place] += probability
-        if output.findings is not None:
-            self.findings.append(output.findings.float().sigmoid())
-        if self.maps is None:
-            self.maps = maps.new_zeros(1, maps.shape[1], *self.shape)
-        self.maps[place] += maps * self.weight
-        self.total[place] += self.weight
-
-    def probability(self) -> Tensor:
-        assert self.sums is not None
-        blended = self.sums / self.total
-        return blended / blended.sum(1, keepdim=True)
-
-    def attention(self) -> Tensor:
-        assert self.maps is not None
-        return self.maps / self.total
-
-
-def _first(uncertainty: Uncertainty) -> Uncertainty:
-    fields = Uncertainty.__dataclass_fields__
-    return Uncertainty(**{f: getattr(uncertainty, f)[0].cpu() for f in fields})
-
-
-def _volumes_ml(draws: list[Tensor], prepared: Prepared, task: Task) -> dict[str, np.ndarray]:
-    voxel_ml = float(np.prod(prepared.geometry.spacing_mm)) / 1000
-    return {
-        region: np.array(
-            [sum(int((draw == c).sum()) for c in classes) * voxel_ml for draw in draws]
+    def maps(self) -> CaseMaps:
+        self.attention /= self.weight
+        voxel_ml = float(np.prod(self.prepared.spacing_mm)) / 1000
+        return CaseMaps(
+            voxels=self._uncertainty() if self.task.classes else None,
+            findings=_most_probable(self.findings) if self.findings else None,
+            attention=self.attention,
+            draw_volumes_ml={r: n.numpy() * voxel_ml for r, n in self.voxels_of.items()},
+            disagreement=self._disagreement(),
         )
-        for region, classes in task.regions.items()
+
+    def _uncertainty(self) -> Uncertainty:
+        for total in self.sums.values():
+            total /= self.weight
+        probability = self.sums["probability"]
+        entropy = torch.zeros_like(self.weight)
+        for of_class in probability:  # class by class: no second array of all classes
+            entropy += torch.special.entr(of_class)
+        return Uncertainty(
+            **self.sums,
+            total=self.sums["epistemic"] + self.sums["aleatoric"],
+            entropy_nats=entropy,
+            mutual_information_nats=(entropy - self.sums["expected_entropy_nats"]).clamp_(min=0),
+        )
+
+    def _disagreement(self) -> float:
+        """1 - mean Dice over pairs of draws; two empty draws agree."""
+        sizes = self.shared.diagonal()
+        both = sizes[:, None] + sizes
+        dice = torch.where(both > 0, 2 * self.shared / both.clamp(min=1), 1.0)
+        pairs = self.draws * (self.draws - 1)
+        return 1 - float(dice.sum() - self.draws) / pairs if pairs and self.task.classes else 0.0
+
+
+def _most_probable(findings: list[Uncertainty]) -> Uncertainty:
+    """Findings of a case: of its one image, or where in it each is most probable."""
+    stacked = {
+        f.name: torch.cat([getattr(u, f.name).cpu() for u in findings]) for f in fields(Uncertainty)
     }
-
-
-def _disagreement(draws: list[Tensor]) -> float:
-    """1 - mean Dice over pairs of draws' foregrounds; two empty draws agree."""
-    foregrounds = [(draw > 0).flatten() for draw in draws]
-    sizes = [int(f.sum()) for f in foregrounds]
-    dice = [
-        2 * int((foregrounds[i] & foregrounds[j]).sum()) / max(1, sizes[i] + sizes[j])
-        if sizes[i] + sizes[j]
-        else 1.0
-        for i in range(len(draws))
-        for j in range(i)
-    ]
-    return 1.0 - float(np.mean(dice)) if dice else 0.0
+    where = stacked["probability"].argmax(0, keepdim=True)
+    return Uncertainty(**{name: each.gather(0, where)[0] for name, each in stacked.items()})

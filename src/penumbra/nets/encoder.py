@@ -39,10 +39,11 @@ class Encoder(nn.Module):
         shape = (1, -1, *(1,) * (image.dim() - 2))
         image = (image - self.input_mean.view(shape)) / self.input_std.view(shape)
         dense = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
+        # Channels last, also behind a single channel, where torch cannot tell the two apart.
         image = image.contiguous(memory_format=dense)
         features = []
         for block in self.levels:
-            image = block(image)
+            image = block(image).contiguous(memory_format=dense)
             features.append(image)
         return tuple(features)
 

@@ -6,11 +6,17 @@ from torch.nn import functional
 
 
 class VoxelHead(nn.Module):
-    """Class logits per voxel."""
+    """Class logits per voxel, and optionally their spread: log-variances, then ``rank`` factors."""
 
-    def __init__(self, features: int, classes: int, *, dim: int) -> None:
+    def __init__(
+        self, features: int, classes: int, *, dim: int, spread_rank: int | None = None
+    ) -> None:
         super().__init__()
-        self.last = (nn.Conv2d if dim == 2 else nn.Conv3d)(features, classes, 1)
+        conv = nn.Conv2d if dim == 2 else nn.Conv3d
+        self.last = conv(features, classes, 1)
+        self.spread: nn.Module | None = None
+        if spread_rank is not None:
+            self.spread = conv(features, classes * (1 + spread_rank), 1)
 
     def forward(self, features: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
         return self.last(features)

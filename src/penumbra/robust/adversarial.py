@@ -1,14 +1,15 @@
 """The adversarial term of training (proposal 2.2.3): examples, uncertainty weights, loss."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from penumbra.robust.attack import fgsm, pgd
+from penumbra.robust.attack import evaluate, fgsm, pgd
 from penumbra.robust.ball import Ball, Norm, ascend, ball, random_start
-from penumbra.robust.objective import Predict, label_loss
+from penumbra.robust.objective import Objective, Predict, label_loss
 
 
 def perturb(
@@ -61,6 +62,23 @@ def reused_images(
     ``image.requires_grad_()`` before the clean forward pass; ``image.grad`` holds it afterwards.
     """
     return ascend(random_start(around, generator), gradient.detach(), 1.25 * around.eps, around)
+
+
+def one_step_gap(
+    objective: Objective, around: Ball, *, generator: torch.Generator, steps: int = 10
+) -> float:
+    """How much more PGD adds to the loss than FGSM does, as a ratio: watch it while training.
+
+    Near 1 or a little above while training is healthy. When it jumps, the model has learned to
+    deceive the one-step attack (catastrophic overfitting, Wong et al. 2020): train with more steps.
+    Infinite when FGSM adds nothing.
+    """
+    clean = evaluate(objective, around.image).value.mean()
+    single = evaluate(objective, fgsm(objective, around, generator=generator)).value.mean()
+    iterated = pgd(objective, around, steps=steps, generator=generator)
+    gained = float(single - clean)
+    more = float(evaluate(objective, iterated).value.mean() - clean)
+    return more / gained if gained > 0 else math.inf
 
 
 def uncertainty_weights(

@@ -5,6 +5,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from penumbra.augment import shift
+from penumbra.types import Modality
+
 
 @dataclass(frozen=True, slots=True)
 class Shift:
@@ -18,7 +25,7 @@ class Shift:
 def suite(
     families: Sequence[str], *, seen: Collection[str], severities: Sequence[int] = (1, 2, 3, 4, 5)
 ) -> list[Shift]:
-    """Every family (``augment.compose.families(modality)``) at every severity.
+    """Every family (``augment.families(modality)``) at every severity.
 
     Families used while training are marked, never mixed with the held-out ones (MedMNIST-C: a
     corruption used as augmentation does not count as held out).
@@ -34,6 +41,25 @@ def suite(
     if unknown:
         raise ValueError(f"{unknown} are no shift families; known: {sorted(families)}")
     return [Shift(family, s, family in seen) for family in families for s in severities]
+
+
+def shifted(
+    image: Float[Tensor, "b c *space"],
+    cell: Shift,
+    *,
+    modality: Modality,
+    generator: torch.Generator,
+    body: Bool[Tensor, "b *space"] | None = None,
+) -> Float[Tensor, "b c *space"]:
+    """The image (stored units) as that acquisition would have delivered it; labels stay valid."""
+    return shift(
+        image,
+        family=cell.family,
+        severity=cell.severity,
+        modality=modality,
+        generator=generator,
+        body=body,
+    )
 
 
 class Degradation(NamedTuple):

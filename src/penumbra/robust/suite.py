@@ -76,6 +76,22 @@ class Robustness:
         """Every gate held; otherwise the numbers overstate the robustness."""
         return all(gate.passed for gate in self.gates)
 
+    def rows(self) -> list[dict[str, str | float | bool]]:
+        """One flat record per condition and metric, for tables and curves over ``level``."""
+        return [
+            {
+                "kind": cell.kind,
+                "name": cell.name,
+                "level": cell.level,
+                "seen": cell.seen,
+                "metric": metric,
+                "mean": cell.mean(metric),
+                "n": float(sum(value == value for value in values)),  # NaN: no such structure
+            }
+            for cell in self.conditions
+            for metric, values in cell.values.items()
+        ]
+
 
 def robustness(
     predict: Predict,

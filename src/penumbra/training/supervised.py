@@ -104,7 +104,7 @@ class Supervised:
             clean = self._task(output, batch)
             terms = {"task": clean.mean()}
             if self.converted and self.config.bayes.posterior == "variational":
-                terms["kl"] = self._kl()
+                terms["kl"] = self._kl(progress)
             if self._attacks(step, progress):
                 weight = self.config.adversarial.weight * self.adversarial_ramp.at(progress)
                 terms["adversarial"] = weight * self._adversarial(clean, batch, generator)
@@ -132,7 +132,9 @@ class Supervised:
         if segmentation is not None:
             moved["segmentation"] = segmentation
         display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
-        return batch | moved | {"image": display}
+        return (
+            batch | moved | {"image": withhold(display, self.config.train.drop_channel, generator)}
+        )
 
     def _task(self, output: Output, batch: Batch) -> Tensor:
         """L_task of each image, summed over the heads that its labels can teach."""
@@ -145,10 +147,16 @@ class Supervised:
             losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
         return torch.stack(losses).sum(0)
 
-    def _kl(self) -> Tensor:
-        """KL on the scale of a loss that is a mean over images and voxels (or findings)."""
+    def _kl(self, progress: float) -> Tensor:
+        """KL on the scale of a loss that is a mean over images and voxels (or findings).
+
+        It warms up over the first third of the Bayesian phase.
+        """
+        settings = self.config.bayes
+        warm_up = Ramp(settings.warm_start, max(1e-9, (1 - settings.warm_start) / 3))
         per_image = self.population.voxels if self.module.classes else self.module.findings
-        return self.config.bayes.kl * bayes.kl(self.module) / (self.population.images * per_image)
+        scale = settings.kl * warm_up.at(progress) / (self.population.images * per_image)
+        return scale * bayes.kl(self.module)
 
     def _attacks(self, step: int, progress: float) -> bool:
         settings = self.config.adversarial
@@ -245,6 +253,19 @@ class Supervised:
         if step % self.config.train.validate_every == 0 and len(terms) > 1:
             logged |= _gradient_shares(terms, list(self.module.decoder.parameters()))
         return {"total": total} | logged
+
+
+def withhold(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Zero each channel of each image with ``probability``, as a sequence that was not acquired.
+
+    A draw that would leave an image without any channel leaves it as it is.
+    """
+    if probability == 0 or image.shape[1] == 1:
+        return image
+    chance = torch.rand(image.shape[:2], generator=generator, device=generator.device)
+    kept = (chance >= probability).to(image.device)
+    kept |= ~kept.any(1, keepdim=True)
+    return image * kept.reshape(*kept.shape, *[1] * (image.ndim - 2))
 
 
 def _probability(output: Output) -> Tensor:

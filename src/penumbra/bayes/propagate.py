@@ -1,0 +1,189 @@
+"""Mean and variance through the decoder in one pass: the cheapest look at the posterior.
+
+Every activation is an independent Gaussian. Weight noise is in truth shared by all voxels, so the
+epistemic map keeps its shape but not its scale (measured: ``docs/results/posterior-cost.md``). Use
+it to rank voxels, not to size intervals. Needs the Gaussian posterior of ``bayes.convert``.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from scipy.linalg import hadamard
+from torch import Tensor, nn
+from torch.nn import functional
+
+from penumbra.bayes.gaussian import GaussianLayer
+from penumbra.bayes.layer import EncoderDecoder, stochastic_layers
+from penumbra.bayes.operation import operation_of
+from penumbra.bayes.uncertainty import Moments
+from penumbra.nets.decoder import Level, crop
+from penumbra.types import Uncertainty
+
+SLOPE = 0.01
+"""Of every leaky rectifier in decoder and heads."""
+Pair = tuple[Tensor, Tensor | None]
+"""Mean and variance; no variance is none at all."""
+
+
+@torch.no_grad()
+def propagate(
+    network: nn.Module, image: Float[Tensor, "b c *space"]
+) -> tuple[Uncertainty | None, Uncertainty | None]:
+    """Voxels' and findings' uncertainty from one pass of means and variances.
+
+    ``Var(w * x) = (x^2 + v) * sigma^2 + v * mu^2`` per convolution, exact Gaussian moments through
+    the rectifier, statistics of mean plus variance in the norm, gates at their mean map. Logits end
+    as Gaussians and reach probabilities by sigma points that match mean and covariance.
+
+    Raises:
+        ValueError: the network is not variational.
+    """
+    layers = stochastic_layers(network)
+    if not layers or not all(isinstance(layer, GaussianLayer) for layer in layers):
+        raise ValueError("variances propagate through Gaussian layers; call bayes.convert first")
+    net = cast(EncoderDecoder, network)
+    features = net.encode(image)
+    gates = list(network.get_submodule("gates").children())
+    heads = dict(network.get_submodule("heads").named_children())
+    stream: Pair = (features[-1], None)
+    pooled: list[Pair] = []
+    for depth in range(len(features)):
+        if depth > 0:
+            level = cast(Level, net.decoder.levels[depth - 1])
+            stream = _level(level, stream, features[-1 - depth])
+        maps = gates[len(features) - 1 - depth](stream[0]) if gates else None
+        if "findings" in heads:
+            pooled.append(_pool(stream, None if maps is None else maps[:, 1:]))
+        if maps is not None:
+            stream = _scale(stream, 2 * maps[:, :1])
+    voxels = findings = None
+    if "segmentation" in heads:
+        voxels = _voxels(_layer(heads["segmentation"].get_submodule("last"), stream))
+    if "findings" in heads:
+        mean = torch.cat([m for m, _ in pooled], -1)
+        variance = torch.cat([torch.zeros_like(m) if v is None else v for m, v in pooled], -1)
+        hidden = _rectify(_layer(heads["findings"].get_submodule("neck"), (mean, variance)))
+        findings = _findings(_layer(heads["findings"].get_submodule("last"), hidden))
+    return voxels, findings
+
+
+def rectified_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of ``leaky_relu(x, SLOPE)`` for ``x ~ N(mean, variance)``, exactly."""
+    std = variance.clamp_min(1e-20).sqrt()
+    z = mean / std
+    cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+    pdf_std = std * torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    # Above zero: E[x; x>0] = m cdf + s pdf, E[x^2; x>0] = (m^2 + v) cdf + m s pdf.
+    second = mean.square() + variance
+    first_above = mean * cdf + pdf_std
+    second_above = second * cdf + mean * pdf_std
+    new_mean = SLOPE * mean + (1 - SLOPE) * first_above
+    new_second = SLOPE**2 * second + (1 - SLOPE**2) * second_above
+    return new_mean, (new_second - new_mean.square()).clamp_min(0)
+
+
+def sigma_points(
+    mean: Float[Tensor, "b c *space"], variance: Float[Tensor, "b c *space"]
+) -> Iterator[Tensor]:
+    """``mean +- std h`` over Hadamard columns h: the same mean and covariance, all at one sigma."""
+    std = variance.sqrt()
+    classes = mean.shape[1]
+    shape = (1, classes, *(1,) * (mean.dim() - 2))
+    size = 1 << max(1, (classes - 1).bit_length())
+    table = torch.from_numpy(hadamard(size)[:classes].copy()).to(mean)
+    for column in table.T:
+        step = std * column.view(shape)
+        yield mean + step
+        yield mean - step
+
+
+def _level(level: Level, coarse: Pair, skip: Tensor) -> Pair:
+    side_mean, side_variance = _layer(level.skip, (skip, None))
+    mean, variance = _layer(level.up, coarse)
+    size = side_mean.shape[2:]
+    stream = (
+        crop(mean, size) + side_mean,
+        _sum(None if variance is None else crop(variance, size), side_variance),
+    )
+    stream = _rectify(_norm(level.norm, stream))
+    for block in level.more:
+        conv, norm, _ = cast(nn.Sequential, block)
+        stream = _rectify(_norm(cast(nn.GroupNorm, norm), _layer(conv, stream)))
+    return stream
+
+
+def _layer(layer: nn.Module, x: Pair) -> Pair:
+    if isinstance(layer, GaussianLayer):
+        return layer.moments(*x)
+    if x[1] is None:
+        return layer(x[0]), None
+    operation, weight = operation_of(layer), cast(Tensor, layer.weight)
+    return layer(x[0]), operation.run(x[1], operation.prepare(weight.square()), None)
+
+
+def _norm(norm: nn.GroupNorm, x: Pair) -> Pair:
+    mean, variance = x
+    if variance is None:
+        return norm(mean), None
+    grouped = mean.unflatten(1, (norm.num_groups, -1)).flatten(2)
+    spread = variance.unflatten(1, (norm.num_groups, -1)).flatten(2).mean(-1)
+    spread = spread + grouped.var(-1, unbiased=False) + norm.eps
+    centre = grouped.mean(-1).repeat_interleave(norm.num_channels // norm.num_groups, 1)
+    spread = spread.repeat_interleave(norm.num_channels // norm.num_groups, 1)
+    shape = (*centre.shape, *(1,) * (mean.dim() - 2))
+    factor = norm.weight * spread.rsqrt()
+    shift = norm.bias - centre * factor
+    return mean * factor.view(shape) + shift.view(shape), variance * factor.square().view(shape)
+
+
+def _rectify(x: Pair) -> Pair:
+    mean, variance = x
+    if variance is None:
+        return functional.leaky_relu(mean, SLOPE), None
+    return rectified_moments(mean, variance)
+
+
+def _scale(x: Pair, factor: Tensor) -> Pair:
+    return x[0] * factor, None if x[1] is None else x[1] * factor.square()
+
+
+def _pool(x: Pair, maps: Tensor | None) -> Pair:
+    """Mean, and the variance of a mean of fully correlated voxels: the mean deviation squared.
+
+    Weight noise is shared by all voxels; taken as independent it would vanish in a pooled feature.
+    """
+    flat = x[0].flatten(2)
+    weight = flat.new_ones(1, 1, flat.shape[-1]) if maps is None else maps.flatten(2)
+    weight = (weight / weight.sum(-1, keepdim=True).clamp_min(1e-20)).expand(len(flat), -1, -1)
+    mean = torch.bmm(weight, flat.transpose(1, 2))
+    if x[1] is None:
+        return mean, None
+    return mean, torch.bmm(weight, x[1].flatten(2).sqrt().transpose(1, 2)).square()
+
+
+def _voxels(logits: Pair) -> Uncertainty:
+    moments = Moments("categorical")
+    mean, variance = logits
+    assert variance is not None
+    for point in sigma_points(mean, variance):
+        moments.update(point.softmax(1))
+    return moments.uncertainty()
+
+
+def _findings(logits: Pair) -> Uncertainty:
+    mean, variance = logits
+    assert variance is not None
+    mean, variance = (x.diagonal(dim1=1, dim2=2) for x in (mean, variance))
+    moments = Moments("bernoulli")
+    for sign in (1, -1):
+        moments.update((mean + sign * variance.sqrt()).sigmoid())
+    return moments.uncertainty()
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b

@@ -1,0 +1,115 @@
+"""What every stage of a run stands on: its configuration, its cohort, split and prepared."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from penumbra import progress
+from penumbra.config import Config, load
+from penumbra.data import split
+from penumbra.data.cohort import read_cohort
+from penumbra.data.store import Store, build
+from penumbra.errors import ConfigError, DataError
+from penumbra.files import cache_folder, write_text
+from penumbra.types import Part
+
+Parts = dict[Part, list[int]]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The prepared cohort of a run, and who belongs to which part."""
+
+    store: Store
+    parts: Parts
+    spacing_mm: tuple[float, ...]
+    provenance: dict[str, Any]
+
+    def images(self, index: int) -> int:
+        """Training images in a case: its slices, or one."""
+        image = self.store[index].image
+        return image.shape[-1] if self.slicewise and image.ndim == 4 else 1
+
+    @property
+    def slicewise(self) -> bool:
+        return len(self.spacing_mm) == 2
+
+
+def prepare(config: Config, data: Path, out: Path) -> Ground:
+    """Read, split and preprocess a cohort; everything is found again when it is already there."""
+    _settle_config(config, out)
+    cohort = split.draw(read_cohort(data, modality=config.modality), seed=config.seed)
+    split.write(cohort, out / "split.json")
+    write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
+    with progress.bar("prepare", len(cohort.cases)) as advance:
+        store = build(
+            cohort,
+            config.data,
+            cache_folder() / "store",
+            progress=lambda done, total, case: advance(case),
+        )
+    parts: Parts = {p: [] for p in ("train", "val", "test")}
+    for index, case in enumerate(store.cases):
+        if case.part:
+            parts[case.part].append(index)
+    for part, members in parts.items():
+        if not members:
+            raise DataError(f"{data}: no readable case in the {part} part; see split.json in {out}")
+    spacings = np.array([store[i].geometry.spacing_mm for i in parts["train"]])
+    spacing = tuple(float(s) for s in np.median(spacings, axis=0)[: config.data.dim])
+    provenance = {"cohort": cohort.name, "split": split.digest(cohort)}
+    return Ground(store, parts, spacing, provenance)
+
+
+def device(config: Config) -> torch.device:
+    """The device that the configuration asks for; ``auto`` takes a GPU when there is one."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda was asked for, but torch sees no GPU; use --device auto")
+    return torch.device(config.device)
+
+
+def _settle_config(config: Config, out: Path) -> None:
+    """Write the configuration, or refuse to continue a run that has another one."""
+    path = out / "config.yaml"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{out}: cannot be created ({error.strerror}); choose another --out"
+        ) from error
+    if not path.exists():
+        write_text(path, config.yaml())
+        return
+    before, now = load(path).model_dump(), config.model_dump()
+    changed = [
+        f"{section}.{key}: {before[section][key]} -> {value}"
+        for section, values in now.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if before[section][key] != value
+    ]
+    changed += [
+        f"{key}: {before[key]} -> {value}"
+        for key, value in now.items()
+        if not isinstance(value, dict) and before[key] != value
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path}: this run was begun with other settings ({'; '.join(changed)}); "
+            "choose another --out, or delete the folder to begin again"
+        )
+
+
+def data_folder(run: Path, data: Path | None) -> Path:
+    if data is not None:
+        return data
+    try:
+        return Path(json.loads((run / "data.json").read_text())["folder"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{run}: does not say where its data are; give --data") from error

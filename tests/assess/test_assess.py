@@ -1,0 +1,124 @@
+"""Assessment on a handful of phantoms with an untrained network: the plumbing, not the quality."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from penumbra import assess, trained
+from penumbra.assess.calibrate import expert_masks
+from penumbra.assess.hardship import _spread
+from penumbra.config import Config, resolve
+from penumbra.data import split
+from penumbra.data.cohort import read_cohort
+from penumbra.data.phantom import write_phantom
+from penumbra.data.store import Store, build
+from penumbra.trained import Trained
+from penumbra.types import Part
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return resolve("phantom-mri", size="tiny", overrides={"evaluate.attack_cases": 1})
+
+
+@pytest.fixture(scope="module")
+def store(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("assess")
+    write_phantom(root / "data", modality="mri", cases=8, seed=0, shape=(32, 32, 8))
+    cohort = split.draw(read_cohort(root / "data", modality="mri"), seed=0)
+    return build(cohort, config.data, root / "store")
+
+
+@pytest.fixture(scope="module")
+def model(config: Config, store: Store) -> Trained:
+    network = trained.build(config, store.task)
+    trained.convert(network, config)
+    untuned = Trained(network.eval(), store.task, config, provenance={"split": "s"})
+    calibration = assess.calibrate(untuned, store, list(store.indices("val")))
+    return Trained(network, store.task, config, calibration)
+
+
+def parts(store: Store) -> dict[Part, list[int]]:
+    return {
+        "train": list(store.indices("train")),
+        "val": list(store.indices("val")),
+        "test": list(store.indices("test")),
+    }
+
+
+@pytest.fixture(scope="module")
+def judged(model: Trained, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    assess.assess(model, store, parts(store), out=out)
+    return out
+
+
+def test_calibration_is_finite_and_needs_no_test_patient(model: Trained) -> None:
+    assert 0.01 < model.calibration.temperature < 100
+    assert model.calibration.u_ref > 0
+
+
+def test_every_row_has_the_documented_fields(judged: Path) -> None:
+    tree = json.loads((judged / "metrics.json").read_text())
+    fields = {"part", "metric", "label", "value", "low", "high", "n", "unit", "undefined"}
+    assert tree["rows"]
+    assert all(set(row) == fields for row in tree["rows"])
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["dice", "hd95_mm", "ece", "ece_scaled", "brier", "nll", "aurc", "attention/hit", "probe_dice"],
+)
+def test_the_headline_metrics_of_held_out_patients_are_there(judged: Path, metric: str) -> None:
+    tree = json.loads((judged / "metrics.json").read_text())
+    assert any(row["metric"] == metric and row["part"] == "test" for row in tree["rows"])
+
+
+def test_each_case_is_one_line_of_the_table(judged: Path, store: Store) -> None:
+    with (judged / "cases.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    expected = {store.cases[i].id for part in ("val", "test") for i in store.indices(part)}
+    assert {line["case"] for line in lines} == expected
+
+
+def test_attacks_and_shifts_are_drawn_as_series(judged: Path) -> None:
+    series = json.loads((judged / "evaluation" / "curves.json").read_text())["robustness"]
+    assert {"attack", "family"} <= {key for point in series for key in point}
+
+
+def test_samples_hold_what_the_report_draws(judged: Path) -> None:
+    with np.load(next((judged / "evaluation" / "samples").iterdir())) as sample:
+        assert {"image", "prediction", "reference", "epistemic", "attention"} <= set(sample)
+        assert sample["image"].shape == sample["epistemic"].shape
+
+
+def test_assessing_twice_gives_the_same_file(
+    judged: Path, model: Trained, store: Store, tmp_path: Path
+) -> None:
+    again = assess.assess(model, store, parts(store), out=tmp_path)
+    assert again.read_text() == (judged / "metrics.json").read_text()
+
+
+def test_a_segmented_case_asks_its_first_map_for_the_foreground(store: Store) -> None:
+    case = store[0]
+    ((row, mask),) = expert_masks(case)
+    assert row == 0
+    assert case.segmentation is not None
+    assert np.array_equal(mask, np.asarray(case.segmentation) > 0)
+
+
+def test_probes_are_spread_over_all_cases() -> None:
+    assert _spread(list(range(10)), 4) == [0, 3, 6, 9]
+    assert _spread([5, 6], 8) == [5, 6]
+    assert _spread([5, 6], 0) == []
+
+
+def test_validation_scores_with_the_mean_over_regions(model: Trained, store: Store) -> None:
+    scores = assess.validate(model.network, store, list(store.indices("val")), model.config)
+    assert set(scores) == {"dice", "score"}
+    assert 0 <= scores["score"] <= 1
+    assert torch.is_grad_enabled()
