@@ -58,6 +58,17 @@ class Schedule:
         return [step * self.batch + i for i in range(part, self.batch, parts)]
 
 
+@dataclass(frozen=True)
+class Ramp:
+    """When a term enters, in shares of the run: 0 before ``start``, then linearly to 1."""
+
+    start: float
+    length: float = 0.1
+
+    def at(self, progress: float) -> float:
+        return min(1.0, max(0.0, (progress - self.start) / self.length))
+
+
 def step_generator(seed: int, step: int, *, device: torch.device | str = "cpu") -> torch.Generator:
     """The generator of everything random inside one step, or one part of a step."""
     mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) % 2**63
