@@ -34,8 +34,8 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text)
 
 
-_HELD: set[Path] = set()
-"""Folders that this process has locked: a POSIX lock is the process's, and one close ends it."""
+_HELD: dict[Path, int] = {}
+"""Folder -> the process that locked it: a POSIX lock is a process's, and one close ends it."""
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
         DataError: another process is at work there, or the folder cannot be written.
     """
     here = folder.resolve()
-    if here in _HELD:
+    if _HELD.get(here) == os.getpid():
         yield
         return
     path = folder / ".lock"
@@ -69,11 +69,11 @@ def locked(folder: Path) -> Iterator[None]:
         _sign(file)
         for part in folder.rglob(".*.part"):
             part.unlink(missing_ok=True)
-        _HELD.add(here)
+        _HELD[here] = os.getpid()
         try:
             yield
         finally:
-            _HELD.discard(here)
+            del _HELD[here]
 
 
 def _try_lock(descriptor: int) -> bool:
