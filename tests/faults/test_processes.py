@@ -71,7 +71,7 @@ def test_two_killed_processes_end_as_if_nothing_had_happened(
         )
         jobs[1].kill_when(lambda log=log, step=step: lines(log) >= step)
         jobs[0].kill()
-        assert jobs[0].wait() == -signal.SIGKILL
+        assert jobs[0].wait() in (-signal.SIGKILL, 99)  # 99: it missed the other first
     assert [job.wait() for job in together(lambda: pipeline.run(config, phantom, hurt))] == [0, 0]
     assert results(hurt) == results(calm)
 
