@@ -23,7 +23,7 @@ from penumbra.data.patches import Patches
 from penumbra.evaluate.overlap import confusion, dice
 from penumbra.evaluate.statistics import bootstrap, paired_bootstrap
 from penumbra.ground import Ground, prepare
-from penumbra.training.loop import Schedule, step_generator
+from penumbra.training.schedule import Schedule, step_generator
 
 
 def plain_unet(channels: int, classes: int, parameters: int, depth: int) -> DynUNet:

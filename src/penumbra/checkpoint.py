@@ -1,9 +1,11 @@
 """Checkpoints: weights, optimizer and position in one safetensors file, written whole or never.
 
-Nothing is ever unpickled: tensors are safetensors, everything else is JSON in the file's header.
+Nothing is ever unpickled: tensors are safetensors, everything else is JSON in the file's header,
+with a checksum of the tensors, for safetensors itself notices a cut but not a flipped bit.
 """
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +32,44 @@ def save(
     for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
         for name, value in slots.items():
             tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value).detach().cpu().clone()
-    header = {"format": FORMAT, "record": json.dumps(record or {}, sort_keys=True)}
-    with atomic(path) as part:
-        save_file(tensors, part, metadata=header)
+    header = {
+        "format": FORMAT,
+        "record": json.dumps(record or {}, sort_keys=True),
+        "crc32": str(_checksum(tensors)),
+    }
+    try:
+        with atomic(path) as part:
+            save_file(tensors, part, metadata=header)
+    except SafetensorError as error:  # how it reports a full disk
+        raise DataError(f"{path}: cannot be written ({error}); free space and run again") from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the record of a checkpoint.
 
     Raises:
-        DataError: the file is missing, damaged, or not one of ours.
+        DataError: the file is missing, damaged, of another version, or not one of ours.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            found = header.get("format", "no format")
+            if found != FORMAT:
                 raise DataError(
-                    f"{path}: not a Penumbra checkpoint; choose one that Penumbra wrote"
+                    f"{path}: not a Penumbra checkpoint of this version ({found}, expected "
+                    f"{FORMAT}); choose one that this version wrote"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(header["record"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        record = json.loads(header["record"])
+        if int(header.get("crc32", _checksum(tensors))) != _checksum(tensors):
+            raise ValueError("its checksum differs")
+    # A damaged header can name any type or any size.
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{path}: checkpoint cannot be read ({reason}); delete it to start this stage afresh"
         ) from error
+    return tensors, record
 
 
 def load_module(module: nn.Module, tensors: dict[str, Tensor], *, source: Path) -> None:
@@ -85,3 +100,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
     optimizer.load_state_dict(
         {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
     )
+
+
+def _checksum(tensors: dict[str, Tensor]) -> int:
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(name.encode(), crc)
+        raw = tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(raw.tobytes(), crc)
+    return crc

@@ -19,3 +19,11 @@ class ConfigError(PenumbraError):
 
 class TrainingError(PenumbraError):
     """A training cannot go on: a loss is not finite, the representation collapsed."""
+
+
+class Stopped(PenumbraError):
+    """A training was asked to stop before its end, and is saved: the same command continues."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,9 +1,13 @@
 """Files are written whole or not at all."""
 
+import json
 import os
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from penumbra.errors import DataError
 
@@ -28,6 +32,78 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file whole or not at all."""
     with atomic(path) as part:
         part.write_text(text)
+
+
+_HELD: dict[Path, int] = {}
+"""Folder -> the process that locked it: a POSIX lock is a process's, and one close ends it."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, no other process works in ``folder``; the leftovers of killed ones are removed.
+
+    The lock is the operating system's and dies with its process, so it is never stale. Loader
+    workers do not inherit it; inside, the same process may ask for it again.
+
+    Raises:
+        DataError: another process is at work there, or the folder cannot be written.
+    """
+    here = folder.resolve()
+    if _HELD.get(here) == os.getpid():
+        yield
+        return
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another --out"
+        ) from error
+    with file:
+        if not _try_lock(file.fileno()):
+            raise DataError(
+                f"{folder}: {_holder(file)} is working there; wait for it, stop it, or choose "
+                "another --out"
+            )
+        _sign(file)
+        for part in folder.rglob(".*.part"):
+            part.unlink(missing_ok=True)
+        _HELD[here] = os.getpid()
+        try:
+            yield
+        finally:
+            del _HELD[here]
+
+
+def _try_lock(descriptor: int) -> bool:
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sign(file: TextIO) -> None:
+    try:
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        file.flush()
+    except OSError as error:
+        raise DataError(f"{file.name}: cannot be written ({error.strerror or error})") from error
+
+
+def _holder(file: TextIO) -> str:
+    try:
+        file.seek(0)
+        record = json.loads(file.read())
+        return f"process {record['pid']} on {record['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def cache_folder() -> Path:

@@ -87,6 +87,7 @@ def _settle_config(config: Config, out: Path) -> None:
         write_text(path, config.yaml())
         return
     before, now = load(path).model_dump(), config.model_dump()
+    before["device"], before["data"]["workers"] = now["device"], now["data"]["workers"]  # free
     changed = [
         f"{section}.{key}: {before[section][key]} -> {value}"
         for section, values in now.items()

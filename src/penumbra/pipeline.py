@@ -5,6 +5,7 @@ interrupted continues.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from penumbra.data import split
 from penumbra.data.patches import Patches
 from penumbra.data.phantom import write_phantom
 from penumbra.errors import DataError
+from penumbra.files import locked
 from penumbra.ground import Ground, data_folder, device, prepare
 from penumbra.model import Network
 from penumbra.pretrain.monitor import probe_scores
@@ -26,7 +28,9 @@ from penumbra.pretrain.objective import SelfSupervised
 from penumbra.pretrain.transfer import adapt
 from penumbra.report import build as build_report
 from penumbra.trained import Trained
-from penumbra.training.loop import Schedule, fit
+from penumbra.training import ranks
+from penumbra.training.loop import fit
+from penumbra.training.schedule import Schedule
 from penumbra.training.selfsupervised import Pretraining
 from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality
@@ -47,17 +51,63 @@ def demo(out: Path, *, modality: Modality = "mri", seed: int = 0) -> Path:
     return run(config, phantoms, out)
 
 
-def run(config: Config, data: Path, out: Path) -> Path:
-    """Everything, from files to a report; run again to continue where it stopped."""
-    encoder = pretrain(config, data, out) if config.pretrain.steps else None
-    train(config, data, out, encoder=encoder)
-    evaluate(out, data=data)
-    return build_report(out)
+def run(config: Config, data: Path, out: Path, *, deadline: float | None = None) -> Path:
+    """Everything, from files to a report; run again to continue where it stopped.
+
+    Args:
+        deadline: ``time.monotonic()`` after which a training saves and raises ``Stopped``.
+    """
+    with _at_work(out):
+        encoder = None
+        if config.pretrain.steps:
+            encoder = pretrain(config, data, out, deadline=deadline)
+        train(config, data, out, encoder=encoder, deadline=deadline)
+        if ranks.is_first():
+            evaluate(out, data=data)
+            build_report(out)
+    return out / "report.html"
 
 
-def pretrain(config: Config, data: Path, out: Path) -> Path:
+def pretrain(config: Config, data: Path, out: Path, *, deadline: float | None = None) -> Path:
     """Stage 1 on the training patients' images; returns the encoder's checkpoint."""
-    ground = prepare(config, data, out)
+    with _at_work(out):
+        return _pretrain(config, _ground(config, data, out), out, deadline)
+
+
+def train(
+    config: Config,
+    data: Path,
+    out: Path,
+    *,
+    encoder: Path | None = None,
+    deadline: float | None = None,
+) -> Path:
+    """Stage 2 on the labelled training patients, then calibration; returns the model folder."""
+    with _at_work(out):
+        return _train(config, _ground(config, data, out), out, encoder, deadline)
+
+
+def evaluate(run: Path, *, data: Path | None = None) -> Path:
+    """Judge a run's model on its held-out patients; returns ``metrics.json``."""
+    with locked(run):
+        model = trained.load(run, device=device(load(run / "config.yaml")))
+        ground = prepare(model.config, data_folder(run, data), run)
+        return assess.assess(model, ground.store, ground.parts, out=run)
+
+
+@contextmanager
+def _at_work(out: Path) -> Iterator[None]:
+    """Every process of the job in touch, and no other job in the folder."""
+    with ranks.joined(), locked(out) if ranks.is_first() else nullcontext():
+        yield
+
+
+def _ground(config: Config, data: Path, out: Path) -> Ground:
+    with ranks.first_alone():
+        return prepare(config, data, out)
+
+
+def _pretrain(config: Config, ground: Ground, out: Path, deadline: float | None) -> Path:
     settings = config.pretrain
     network = _network(config, ground)
     samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
@@ -72,7 +122,13 @@ def pretrain(config: Config, data: Path, out: Path) -> Path:
     )
     objective.balance_regions(positions)
     stage = Pretraining(objective, config, spacing_mm=ground.spacing_mm)
-    schedule = _schedule(config, settings.steps, settings.batch, settings.lr)
+    schedule = replace(
+        _schedule(config, deadline),
+        steps=settings.steps,
+        batch=settings.batch,
+        lr=settings.lr,
+        accumulate=1,  # a part would have fewer negatives
+    )
     fit(
         stage,
         samples,
@@ -82,13 +138,15 @@ def pretrain(config: Config, data: Path, out: Path) -> Path:
         validate=lambda step: _probe(objective, samples, ground, config),
     )
     encoder = out / "pretrain" / "encoder.safetensors"
-    checkpoint.save(encoder, network.encoder, record={"steps": settings.steps})
+    if ranks.is_first():
+        checkpoint.save(encoder, network.encoder, record={"steps": settings.steps})
+    ranks.wait()
     return encoder
 
 
-def train(config: Config, data: Path, out: Path, *, encoder: Path | None = None) -> Path:
-    """Stage 2 on the labelled training patients, then calibration; returns the model folder."""
-    ground = prepare(config, data, out)
+def _train(
+    config: Config, ground: Ground, out: Path, encoder: Path | None, deadline: float | None
+) -> Path:
     labelled = _labelled(ground, config)
     network = _network(config, ground)
     if encoder is not None:
@@ -100,27 +158,21 @@ def train(config: Config, data: Path, out: Path, *, encoder: Path | None = None)
         spacing_mm=ground.spacing_mm,
     )
     stage = Supervised(network, config, population)
-    schedule = _schedule(config, config.train.steps, config.train.batch, config.train.lr)
     fit(
         stage,
         Patches(ground.store, labelled, settings=config.data, seed=config.seed),
-        schedule,
+        _schedule(config, deadline),
         folder=out / "train",
         device=device(config),
         validate=lambda step: assess.validate(network, ground.store, ground.parts["val"], config),
     )
-    stage.prepare(schedule.steps)
+    if not ranks.is_first():
+        return out / "model"
+    stage.prepare(config.train.steps)
     model = Trained(network.eval(), ground.store.task, config, provenance=ground.provenance)
     calibration = assess.calibrate(model, ground.store, ground.parts["val"])
     replace(model, calibration=calibration).save(out / "model")
     return out / "model"
-
-
-def evaluate(run: Path, *, data: Path | None = None) -> Path:
-    """Judge a run's model on its held-out patients; returns ``metrics.json``."""
-    model = trained.load(run, device=device(load(run / "config.yaml")))
-    ground = prepare(model.config, data_folder(run, data), run)
-    return assess.assess(model, ground.store, ground.parts, out=run)
 
 
 def _network(config: Config, ground: Ground) -> Network:
@@ -140,6 +192,8 @@ def _network(config: Config, ground: Ground) -> Network:
     mean = sums[1] / sums[0]
     network.encoder.input_mean.copy_(mean)
     network.encoder.input_std.copy_((sums[2] / sums[0] - mean**2).clamp(min=1e-6).sqrt())
+    if config.train.compile:
+        network.encoder.compile()
     return network
 
 
@@ -181,15 +235,17 @@ def _labelled(ground: Ground, config: Config) -> list[int]:
     return [i for i in labelled if cases[i].id in set(kept)]
 
 
-def _schedule(config: Config, steps: int, batch: int, lr: float) -> Schedule:
+def _schedule(config: Config, deadline: float | None) -> Schedule:
     return Schedule(
-        steps=steps,
-        batch=batch,
-        lr=lr,
+        steps=config.train.steps,
+        batch=config.train.batch,
+        lr=config.train.lr,
         warm_up=config.train.warm_up,
         clip_norm=config.train.clip_norm,
         seed=config.seed,
         workers=config.data.workers,
         checkpoint_every=config.train.checkpoint_every,
         validate_every=config.train.validate_every,
+        accumulate=config.train.accumulate,
+        deadline=deadline,
     )

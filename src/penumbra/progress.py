@@ -1,5 +1,6 @@
 """One way to show that work is going on: a rich bar on a terminal, sparse lines in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ class Advance(Protocol):
 @contextmanager
 def bar(title: str, total: int, *, done: int = 0) -> Iterator[Advance]:
     """Show a bar for ``total`` units, of which ``done`` are behind us (a resumed job)."""
+    if int(os.environ.get("RANK", "0")):  # one process of a job speaks for all
+        yield _silent
+        return
     if not sys.stderr.isatty():
         yield _lines(title, total, done)
         return
@@ -49,6 +53,10 @@ def bar(title: str, total: int, *, done: int = 0) -> Iterator[Advance]:
             progress.update(task, advance=1, note=note)
 
         yield advance
+
+
+def _silent(note: str = "") -> None:
+    pass
 
 
 def _lines(title: str, total: int, done: int) -> Advance:

@@ -4,6 +4,7 @@ Everything heavy is imported inside a verb, so that ``penumbra --help`` answers 
 """
 
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -63,6 +64,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting; also as --SECTION.NAME VALUE."),
 ]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Save and stop after e.g. 90m, 4h or 3:50:00; exit code 75."),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", callback=_existing, help="A run folder.")]
 
 
@@ -85,13 +90,14 @@ def run(
     seed: Seed = None,
     device: Device = None,
     settings: Set = None,
+    max_time: MaxTime = None,
 ) -> None:
     """The whole method: pre-train, train, calibrate, evaluate, report. Resumes where it stopped."""
     config = _configure(preset, settings, size, seed=seed, device=device)
     folder = _writable(out or Path("runs") / config.name)
     from penumbra import pipeline
 
-    report = pipeline.run(config, data, folder)
+    report = pipeline.run(config, data, folder, deadline=_deadline(max_time))
     _done(
         [report, folder / "metrics.json"],
         f"open {report}; penumbra predict {folder} SCAN --out pred",
@@ -132,13 +138,14 @@ def pretrain(
     seed: Seed = None,
     device: Device = None,
     settings: Set = None,
+    max_time: MaxTime = None,
 ) -> None:
     """Learn an encoder from the scans alone; no labels are read."""
     config = _configure(preset, settings, size, seed=seed, device=device)
     folder = _writable(out or Path("runs") / config.name)
     from penumbra import pipeline
 
-    encoder = pipeline.pretrain(config, data, folder)
+    encoder = pipeline.pretrain(config, data, folder, deadline=_deadline(max_time))
     _done([encoder], f"penumbra train --preset {preset} --data {data} --encoder {encoder}")
 
 
@@ -151,6 +158,7 @@ def train(
     seed: Seed = None,
     device: Device = None,
     settings: Set = None,
+    max_time: MaxTime = None,
     encoder: Annotated[
         Path | None,
         typer.Option(metavar="FILE", callback=_existing, help="From pretrain; else from scratch."),
@@ -161,7 +169,8 @@ def train(
     folder = _writable(out or Path("runs") / config.name)
     from penumbra import pipeline
 
-    model = pipeline.train(config, data, folder, encoder=encoder)
+    deadline = _deadline(max_time)
+    model = pipeline.train(config, data, folder, encoder=encoder, deadline=deadline)
     _done([model], f"penumbra evaluate {folder}")
 
 
@@ -246,6 +255,22 @@ def _configure(
     if device is not None:
         overrides["device"] = device
     return resolve(preset, size=size, overrides=overrides)
+
+
+def _deadline(text: str | None) -> float | None:
+    """``90m``, ``4h``, ``45s`` or ``[hours:]minutes:seconds`` from now, on the monotonic clock."""
+    if text is None:
+        return None
+    try:
+        if ":" in text:
+            seconds = 0.0
+            for part in text.split(":"):
+                seconds = 60 * seconds + float(part)
+        else:
+            seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1:]]
+    except (ValueError, KeyError):
+        raise ConfigError(f"--max-time {text}: write it as 90m, 4h or 3:50:00") from None
+    return time.monotonic() + seconds
 
 
 def _writable(folder: Path) -> Path:

@@ -42,10 +42,17 @@ class Patches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, key: int) -> Batch:
+    def case_of(self, key: int) -> str:
+        """The id of the case that ``self[key]`` is cut from."""
+        return self.store.cases[self._index(key)].id
+
+    def _index(self, key: int) -> int:
         epoch, place = divmod(int(key), len(self.indices))
         order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.indices))
-        index = self.indices[order[place]]
+        return self.indices[order[place]]
+
+    def __getitem__(self, key: int) -> Batch:
+        index = self._index(key)
         prepared = self.store[index]
         rng = np.random.default_rng((self.seed, 1, key))
         thick = len(prepared.geometry.shape) - len(self.settings.patch)

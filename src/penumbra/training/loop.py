@@ -1,32 +1,31 @@
 """The only training loop: every stage is a ``Stage`` whose loss it minimises.
 
 Chance is keyed, never stored: sample ``i`` of step ``s`` is drawn from ``(seed, s * batch + i)``,
-everything random inside step ``s`` from ``(seed, s)``. A killed job therefore continues bit for bit
-from its last checkpoint without saving any generator's state.
+everything random inside a part of step ``s`` from ``(seed, s, part)``. A killed job therefore
+continues bit for bit from its last checkpoint without saving any generator's state, and on another
+number of processes as long as the parts (``Schedule.accumulate``) stay the same.
 """
 
-import json
 import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.distributed as dist
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from penumbra import checkpoint, progress
 from penumbra.errors import TrainingError
-from penumbra.files import write_text
+from penumbra.files import atomic
+from penumbra.training import ranks
+from penumbra.training.loader import Batch, Samples, load
+from penumbra.training.log import Log
+from penumbra.training.schedule import Schedule, step_generator
+from penumbra.training.stop import agreed, stopped, wishes
 
-Batch = dict[str, Tensor]
+Validate = Callable[[int], Mapping[str, float]]
 
 
 @runtime_checkable
@@ -52,48 +51,14 @@ class Stage(Protocol):
         """Bookkeeping after the optimizer's step (a momentum encoder)."""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Length, pace and housekeeping of one training."""
-
-    steps: int
-    batch: int
-    lr: float
-    warm_up: float = 0.05
-    clip_norm: float = 5.0
-    seed: int = 0
-    workers: int = 0
-    checkpoint_every: int = 100
-    validate_every: int = 200
-
-    def lr_at(self, step: int) -> float:
-        """Linear warm-up, then cosine decay to zero (proposal 2.4.1)."""
-        rising = max(1, round(self.warm_up * self.steps))
-        if step < rising:
-            return self.lr * (step + 1) / rising
-        share = (step - rising) / max(1, self.steps - rising)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def step_generator(seed: int, step: int, *, device: torch.device | str = "cpu") -> torch.Generator:
-    """The generator of everything random inside one step."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) % 2**63
-    return torch.Generator(device=device).manual_seed(mixed)
-
-
-def rank_and_world() -> tuple[int, int]:
-    """This process's place in a ``torchrun`` job; ``(0, 1)`` outside one."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
 def fit(
     stage: Stage,
-    samples: Dataset[Batch],
+    samples: Samples,
     schedule: Schedule,
     *,
     folder: Path,
     device: torch.device,
-    validate: Callable[[int], Mapping[str, float]] | None = None,
+    validate: Validate | None = None,
 ) -> Path:
     """Train ``stage`` to the end of its schedule, resuming from ``folder`` when it can.
 
@@ -102,40 +67,143 @@ def fit(
     since the parameters last changed kind.
 
     Raises:
-        TrainingError: a loss is not finite; the batch's keys are named and ``last`` is kept.
+        TrainingError: a loss is not finite (its cases are named, its batch is saved beside
+            ``last``), or the memory does not suffice.
+        DataError: a sample cannot be read, or the folder cannot be written.
+        Stopped: SIGINT, SIGTERM or the deadline came; ``last`` is saved.
     """
     last = folder / "last.safetensors"
-    rank, _ = rank_and_world()
     step, best = _resume(stage, schedule, last)
     optimizer = _optimizer(stage, last if step else None)
     stage.module.to(device).train()
-    log = _Log(folder / "log.jsonl", stage.name, step, write=rank == 0)
-    with progress.bar(stage.name, schedule.steps, done=step) as advance, _interrupts() as stopping:
-        for batch in _batches(samples, schedule, step):
+    trainer = _Trainer(stage, schedule, samples, folder, device)
+    batches = trainer.batches(step)
+    with (
+        closing(Log(folder / "log.jsonl", stage.name, step, write=ranks.is_first())) as log,
+        progress.bar(stage.name, schedule.steps, done=step) as advance,
+        wishes(schedule.deadline) as wished,
+    ):
+        while step < schedule.steps:
             if stage.prepare(step):
                 optimizer, best = _optimizer(stage, None), -math.inf
-            torch.manual_seed(schedule.seed * 1_000_003 + step)  # libraries that know no generator
-            parts = _step(stage, optimizer, _to(batch, device), schedule, step)
+            parts, code = trainer.step(optimizer, batches, step, wished.code())
             step += 1
             advance(f"loss {parts['total']:.3f}")
             at_end = step == schedule.steps
-            if validate and rank == 0 and (step % schedule.validate_every == 0 or at_end):
-                stage.module.eval()
-                scores = validate(step)
-                stage.module.train()
+            if validate and ranks.is_first() and (step % schedule.validate_every == 0 or at_end):
+                scores = _validated(stage, validate, step)
                 parts |= {f"val/{k}": v for k, v in scores.items()}
                 if scores["score"] > best:
                     best = scores["score"]
-                    checkpoint.save(
-                        folder / "best.safetensors", stage.module, record={"step": step}
-                    )
+                    path = folder / "best.safetensors"
+                    checkpoint.save(path, stage.module, record={"step": step})
             log.write(step, parts)
-            if rank == 0 and (step % schedule.checkpoint_every == 0 or at_end or stopping()):
+            due = step % schedule.checkpoint_every == 0 or at_end or code
+            if due and ranks.is_first():
                 record = {"step": step, "best": best if math.isfinite(best) else None}
                 checkpoint.save(last, stage.module, optimizer=optimizer, record=record)
-            if stopping():
-                raise KeyboardInterrupt
+            if code and not at_end:
+                raise stopped(stage.name, step, schedule.steps, code)
+    ranks.wait()
     return last
+
+
+class _Trainer:
+    """One optimizer step, of however many parts and processes."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        schedule: Schedule,
+        samples: Samples,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        self.stage, self.schedule, self.samples = stage, schedule, samples
+        self.folder, self.device = folder, device
+        rank, world = ranks.place()
+        self.parts = schedule.parts(world)
+        self.mine = range(rank, self.parts, world)
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """This process's parts of every batch from step ``start`` on."""
+        steps = range(start, self.schedule.steps)
+        keys = (self.schedule.keys(s, part, self.parts) for s in steps for part in self.mine)
+        pinned = self.device.type == "cuda"
+        return load(self.samples, keys, workers=self.schedule.workers, pinned=pinned)
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], step: int, code: int
+    ) -> tuple[dict[str, float], int]:
+        """What to log, and the exit code that any process was asked for (0: go on)."""
+        optimizer.zero_grad(set_to_none=True)
+        logged = [self._backward(next(batches), step, part) for part in self.mine]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        totals = torch.stack([scalars["total"] for scalars in logged]).sum() / self.parts
+        flag = torch.tensor(float(code), device=totals.device)
+        total, flag = ranks.sum_gradients(parameters, torch.stack([totals.float(), flag]))
+        norm = nn.utils.clip_grad_norm_(parameters, self.schedule.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = self.schedule.lr_at(step) * group.get("scale", 1.0)
+        optimizer.step()
+        self.stage.after_step(step)
+        means = _means(logged) | {"total": total, "gradient_norm": norm}
+        numbers = torch.stack([*(v.float() for v in means.values()), flag]).tolist()
+        asked = agreed(code, round(numbers.pop()))
+        return dict(zip(means, numbers, strict=True)), asked
+
+    def _backward(self, batch: Batch, step: int, part: int) -> dict[str, Tensor]:
+        key = step * self.parts + part
+        torch.manual_seed(self.schedule.seed * 1_000_003 + key)  # libraries without generators
+        generator = step_generator(self.schedule.seed, key)
+        try:
+            batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+            scalars = self.stage.loss(batch, step, generator)
+            if not torch.isfinite(scalars["total"]):
+                raise self._not_finite(scalars, batch, step, part)
+            (scalars["total"] / self.parts).backward()
+        except (RuntimeError, MemoryError) as error:
+            if not _lacks_memory(error):
+                raise
+            each = self.schedule.batch // self.parts
+            raise TrainingError(
+                f"{self.stage.name}: out of memory at step {step} with {each} image(s) at a time; "
+                "raise --train.accumulate, or lower the batch, --data.patch or --model.widths"
+            ) from error
+        return {name: value.detach() for name, value in scalars.items()}
+
+    def _not_finite(
+        self, scalars: Mapping[str, Tensor], batch: Batch, step: int, part: int
+    ) -> TrainingError:
+        bad = ", ".join(k for k, v in scalars.items() if not torch.isfinite(v).all())
+        keys = self.schedule.keys(step, part, self.parts)
+        cases = ", ".join(dict.fromkeys(self.samples.case_of(key) for key in keys))
+        path = self.folder / "not-finite.safetensors"
+        with atomic(path) as whole:
+            save_file({k: v.cpu().contiguous() for k, v in batch.items()}, whole)
+        return TrainingError(
+            f"{self.stage.name}: the loss is not finite at step {step} ({bad}), cases {cases}; "
+            f"the batch is kept in {path}: look at these cases, or lower --train.lr"
+        )
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    signs = ("out of memory", "not enough memory", "alloc_cpu", "DefaultCPUAllocator")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
+def _means(logged: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of every scalar over those parts of this process that have it."""
+    names = dict.fromkeys(name for scalars in logged for name in scalars)
+    return {n: torch.stack([s[n].float() for s in logged if n in s]).mean() for n in names}
+
+
+def _validated(stage: Stage, validate: Validate, step: int) -> Mapping[str, float]:
+    stage.module.eval()
+    try:
+        return validate(step)
+    finally:
+        stage.module.train()
 
 
 def _resume(stage: Stage, schedule: Schedule, last: Path) -> tuple[int, float]:
@@ -155,110 +223,3 @@ def _optimizer(stage: Stage, resume_from: Path | None) -> torch.optim.Optimizer:
     if resume_from is not None:
         checkpoint.load_optimizer(optimizer, checkpoint.read(resume_from)[0])
     return optimizer
-
-
-def _batches(samples: Dataset[Batch], schedule: Schedule, start: int) -> Iterator[Batch]:
-    rank, world = rank_and_world()
-    share = range(rank, schedule.batch, world)
-    keys = ([s * schedule.batch + i for i in share] for s in range(start, schedule.steps))
-    return iter(
-        DataLoader(
-            samples,
-            batch_sampler=keys,
-            num_workers=schedule.workers,
-            generator=torch.Generator(),  # else the loader draws from the global one
-            persistent_workers=False,
-        )
-    )
-
-
-def _step(
-    stage: Stage,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    schedule: Schedule,
-    step: int,
-) -> dict[str, float]:
-    rank, world = rank_and_world()
-    generator = step_generator(schedule.seed, step * world + rank)
-    parts = stage.loss(batch, step, generator)
-    total = parts["total"]
-    if not torch.isfinite(total):
-        bad = ", ".join(k for k, v in parts.items() if not torch.isfinite(v).all())
-        raise TrainingError(
-            f"{stage.name}: the loss is not finite at step {step} ({bad}), cases "
-            f"{batch['case'].tolist()}; look at these cases, or lower --train.lr"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    _average_gradients(stage.module, world)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-    for group in optimizer.param_groups:
-        group["lr"] = schedule.lr_at(step) * group.get("scale", 1.0)
-    optimizer.step()
-    stage.after_step(step)
-    return {k: float(v.detach()) for k, v in parts.items()} | {"gradient_norm": float(norm)}
-
-
-def _average_gradients(module: nn.Module, world: int) -> None:
-    if world == 1:
-        return
-    for parameter in module.parameters():
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
-        parameter.grad /= world
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM let the running step finish and be saved."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-class _Log:
-    """Appends one JSON line per step; a resumed stage drops the lines it will write again."""
-
-    def __init__(self, path: Path, stage: str, step: int, *, write: bool) -> None:
-        self.path, self.stage, self.begun, self.enabled = path, stage, time.monotonic(), write
-        if write and path.exists():
-            kept = [line for line in path.read_text().splitlines() if _keep(line, stage, step)]
-            write_text(path, "".join(line + "\n" for line in kept))
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        if not self.enabled:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = {
-            "stage": self.stage,
-            "step": step,
-            "time_s": round(time.monotonic() - self.begun, 3),
-        }
-        with self.path.open("a") as file:
-            file.write(json.dumps(line | {k: round(v, 6) for k, v in scalars.items()}) + "\n")
-
-
-def _keep(line: str, stage: str, step: int) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:  # the line that a kill cut short
-        return False
-    return entry.get("stage") != stage or entry["step"] <= step

@@ -9,7 +9,8 @@ from penumbra.augment import to_display, two_views
 from penumbra.config import Config
 from penumbra.pretrain.objective import SelfSupervised
 from penumbra.pretrain.region import without_leak
-from penumbra.training.loop import Batch
+from penumbra.training.loader import Batch
+from penumbra.training.precision import autocast
 
 
 class Pretraining:
@@ -50,11 +51,12 @@ class Pretraining:
             # A view whose acquisition was changed is never asked for its protocol.
             changed = torch.tensor([v.protocol_changed for v in views], device=a.device)
             protocol = torch.where(changed, -1, batch["protocol"][:, None])
-        parts = self.module(
-            a,
-            b,
-            position=without_leak(batch["position"], batch["valid"]),
-            protocol=protocol,
-            patient=batch["patient"],
-        )
+        with autocast(a.device, config.train.precision):
+            parts = self.module(
+                a,
+                b,
+                position=without_leak(batch["position"], batch["valid"]),
+                protocol=protocol,
+                patient=batch["patient"],
+            )
         return {k if k == "total" else f"loss/{k}": v for k, v in parts.items()}

@@ -21,22 +21,14 @@ from penumbra.config import Config
 from penumbra.model import Network
 from penumbra.robust import adversarial
 from penumbra.trained import convert
-from penumbra.training.loop import Batch
+from penumbra.training import ranks
+from penumbra.training.loader import Batch
 from penumbra.training.losses import findings_loss, segmentation_loss
+from penumbra.training.precision import autocast
+from penumbra.training.schedule import Ramp
 from penumbra.types import Output
 
 Parts = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """When a term enters, in shares of the run: 0 before ``start``, then linearly to 1."""
-
-    start: float
-    length: float = 0.1
-
-    def at(self, progress: float) -> float:
-        return min(1.0, max(0.0, (progress - self.start) / self.length))
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,7 @@ class Supervised:
         self.config = config
         self.population = population
         self.converted = False
+        self.quantiles: list[Tensor] = []
         self.adversarial_ramp = Ramp(config.adversarial.start)
         self.attention_ramp = Ramp(config.attention.start)
 
@@ -89,8 +82,15 @@ class Supervised:
         self.converted = True
         return True
 
+    @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Nothing to keep."""
+        """u_ref while training: a running mean of the parts' 95th percentiles."""
+        if not self.quantiles:
+            return
+        quantile = ranks.mean(torch.stack(self.quantiles).mean())
+        self.quantiles.clear()
+        reference = self.module.u_ref
+        reference.copy_(torch.where(reference == 0, quantile, 0.99 * reference + 0.01 * quantile))
 
     def loss(self, batch: Batch, step: int, generator: torch.Generator) -> Parts:
         progress = step / self.config.train.steps
@@ -98,7 +98,10 @@ class Supervised:
             batch = self._augmented(batch, generator)
         network, image = self.module, batch["image"]
         estimator = self.config.bayes.estimator
-        with bayes.sampling(network, generator=generator, estimator=estimator):
+        with (
+            autocast(image.device, self.config.train.precision),
+            bayes.sampling(network, generator=generator, estimator=estimator),
+        ):
             features = network.encode(image)
             output = network.decode(features)
             clean = self._task(output, batch)
@@ -241,11 +244,11 @@ class Supervised:
         return torch.stack(maps).var(0, correction=0)
 
     def _reference(self, uncertainty: Tensor) -> float:
-        """u_ref while training: a running mean of the batch's 95th percentile."""
-        quantile = uncertainty.flatten()[::7].quantile(0.95)
+        """u_ref as all parts of the step see it; the very first step takes its own quantile."""
+        self.quantiles.append(uncertainty.float().flatten()[::7].quantile(0.95))
         reference = self.module.u_ref
-        reference.copy_(torch.where(reference == 0, quantile, 0.99 * reference + 0.01 * quantile))
-        return max(float(reference), 1e-12)  # fresh gates vary nowhere
+        now = float(torch.where(reference == 0, self.quantiles[-1], reference))
+        return max(now, 1e-12)  # fresh gates vary nowhere
 
     def _report(self, terms: Parts, step: int) -> Parts:
         total = torch.stack(list(terms.values())).sum()

@@ -1,0 +1,32 @@
+"""Fixtures of the fault suite; its tools are in jobs.py, beside this file."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from penumbra.data.phantom import write_phantom
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from jobs import Job, Start
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Begin a job; what it said last, if it failed, is in ``job.said``."""
+    count = iter(range(10_000))
+    return lambda work: Job(work, said=tmp_path / f"said-{next(count)}.txt")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("PENUMBRA_CACHE", str(cache))
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantom") / "xray"
+    write_phantom(root, modality="xray", cases=12, seed=0, shape=(48, 48))
+    return root

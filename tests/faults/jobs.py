@@ -1,0 +1,117 @@
+"""Jobs in processes of their own, so that they can be killed."""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from penumbra import checkpoint
+from penumbra.config import Config, resolve
+from penumbra.errors import PenumbraError
+
+PATIENCE_S = 600.0
+
+
+class Job:
+    """A function in a forked process: no second import of the libraries, and killable."""
+
+    def __init__(self, work: Callable[[], object], *, said: Path) -> None:
+        self.said = said
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._work(work)
+
+    def _work(self, work: Callable[[], object]) -> None:
+        code = 0
+        try:
+            work()
+        except PenumbraError as error:
+            self.said.write_text(str(error))
+            code = error.exit_code
+        except BaseException:
+            self.said.write_text(traceback.format_exc())
+            code = 99
+        finally:
+            os._exit(code)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def over(self) -> int | None:
+        """The exit code (minus the signal's number when killed), or None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    def wait(self) -> int:
+        deadline = time.monotonic() + PATIENCE_S
+        while (code := self.over()) is None:
+            if time.monotonic() > deadline:
+                self.kill()
+                os.waitpid(self.pid, 0)
+                pytest.fail(f"the job hung for {PATIENCE_S:.0f} s")
+            time.sleep(0.01)
+        return code
+
+    def kill_when(self, ready: Callable[[], bool], number: int = signal.SIGKILL) -> int:
+        """Send the signal as soon as ``ready``; the exit code, 0 when the job was faster."""
+        while (code := self.over()) is None:
+            if ready():
+                self.kill(number)
+                return self.wait()
+            time.sleep(0.002)
+        return code
+
+
+Start = Callable[[Callable[[], object]], Job]
+
+
+def tiny(**overrides: object) -> Config:
+    """The smallest run that still does everything; keys are dotted with ``__``."""
+    lean = {
+        "data.image_size": [32, 32],
+        "data.patch": [32, 32],
+        "pretrain.steps": 5,
+        "pretrain.batch": 4,
+        "train.steps": 10,
+        "train.checkpoint_every": 2,
+        "train.validate_every": 4,
+        "evaluate.draws": 2,
+        "evaluate.bootstrap": 100,
+        "evaluate.attack_cases": 0,
+        "device": "cpu",
+    }
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    return resolve("phantom-xray", size="tiny", overrides=lean | dotted)
+
+
+def tensors_of(path: Path) -> str:
+    """SHA-256 of a checkpoint's tensors and record (its header has no fixed order)."""
+    tensors, record = checkpoint.read(path)
+    found = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(tensors):
+        found.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def results(run: Path) -> dict[str, str]:
+    """Digests of everything that a finished run must give again."""
+    weights = ["pretrain/encoder", "pretrain/last", "train/last", "train/best", "model/model"]
+    found = {name: tensors_of(run / f"{name}.safetensors") for name in weights}
+    for name in ("metrics.json", "cases.csv", "split.json"):
+        found[name] = hashlib.sha256((run / name).read_bytes()).hexdigest()
+    losses = [json.loads(line) for line in (run / "train" / "log.jsonl").read_text().splitlines()]
+    found["losses"] = json.dumps([[line["step"], line["total"]] for line in losses])
+    return found
+
+
+def lines(log: Path) -> int:
+    return len(log.read_bytes().splitlines()) if log.exists() else 0
