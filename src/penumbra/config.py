@@ -5,6 +5,7 @@ A run's configuration is a preset (YAML), its ``size`` section, then dotted over
 """
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -243,7 +244,7 @@ def _explain(
         close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         return f"  {path}: no such setting{hint}"
-    return f"  {path}: {message} (got {value!r})"
+    return f"  {path}: {message} (got {reprlib.repr(value)})"
 
 
 def _dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
