@@ -8,7 +8,6 @@ import io
 import json
 import os
 import resource
-import shutil
 import struct
 import time
 import warnings
@@ -118,9 +117,8 @@ KINDS = ["nii", "nii.gz", "png", "dicom", "yaml", "json", "csv", "table", "check
 KINDS += ["weights"]
 
 place = st.floats(0, 1, exclude_max=True)
-HUGE = [
-    struct.pack(f, v) for f, v in (("<h", 32767), ("<i", 2**31 - 1), ("<q", 2**62), ("<f", 1e38))
-]
+NUMBERS = (("<h", 32767), ("<i", 2**31 - 1), ("<q", 2**62), ("<f", 1e38))
+HUGE = [struct.pack(form, number) for form, number in NUMBERS]
 mutation = st.one_of(
     st.tuples(st.just("flip"), place, st.integers(0, 7)),
     st.tuples(st.just("cut"), place, st.none()),
@@ -231,6 +229,5 @@ def test_a_yaml_file_of_aliases_that_grow_without_end_is_refused(tmp_path: Path)
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
     path = tmp_path / "laughs.yaml"
-    path.write_text("\n".join(levels))
+    path.write_text("\n".join([*levels, "train: *a11"]))
     assert "laughs.yaml" in str(answer(path, config.load))
-    shutil.rmtree(tmp_path)
