@@ -137,12 +137,8 @@ class Train(Section):
     drop_channel: float = Field(
         0.0, ge=0, lt=1, description="probability that a channel is withheld, as if not acquired"
     )
-    accumulate: int = Field(
-        1, ge=1, description="parts that a batch is computed in; as many processes may share them"
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the network's activations while training"
-    )
+    accumulate: int = Field(1, ge=1, description="parts a batch is computed in; processes share")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations")
     compile: bool = Field(False, description="torch.compile the encoder")
     validate_every: int = Field(200, ge=1)
     checkpoint_every: int = Field(100, ge=1)
