@@ -87,7 +87,7 @@ def _model(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seed]:
     folder = tmp_path_factory.mktemp("seeds")
-    write_phantom(folder / "mri", modality="mri", cases=4, seed=0, shape=(16, 16, 4))
+    write_phantom(folder / "mri", modality="mri", cases=4, seed=0, shape=(16, 16, 8))
     write_phantom(folder / "films", modality="xray", cases=4, seed=0, shape=(24, 24))
     (folder / "config.yaml").write_text(tiny().yaml())
     checkpoint.save(folder / "last.safetensors", nn.Linear(3, 2), record={"step": 1})
