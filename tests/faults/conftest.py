@@ -1,4 +1,4 @@
-"""Fixtures of the fault suite; its tools are in jobs.py, beside this file."""
+"""Fixtures of the fault suite; its tools are in jobs.py and ../training/toys.py."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 from penumbra.data.phantom import write_phantom
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "training")]
 
 from jobs import Job, Start
 
