@@ -7,8 +7,8 @@ import pytest
 
 from penumbra.data.phantom import write_phantom
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "training")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 from jobs import Job, Start
 
