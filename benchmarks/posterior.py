@@ -275,9 +275,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2-D and T=8 only")
     parser.add_argument("--peers", type=Path, help="folder with peer packages")
-    parser.add_argument(
-        "--memory", action="store_true", help="peak memory too (slows what follows)"
-    )
+    parser.add_argument("--memory", action="store_true", help="peak memory; slows what follows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="time torch.compile too (slow)")
     parser.add_argument("--convs", type=int, nargs="+", default=[2, 1], help="per decoder level")

@@ -1,6 +1,7 @@
 """Shapes in signatures are checked while testing and free in production."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -17,3 +18,27 @@ torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def untrained_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a fresh Bayesian CT network, as good as any for testing what follows."""
+    from penumbra import trained
+    from penumbra.config import resolve
+    from penumbra.types import Task
+
+    config = resolve("abdominal-ct", size="tiny", overrides={"data.spacing_mm": None})
+    classes = ("background", "spleen", "liver")
+    task = Task(
+        modality="ct",
+        channels=("ct",),
+        classes=classes,
+        label_values={k: k for k in range(3)},
+        regions={"spleen": (1,), "liver": (2,)},
+    )
+    network = trained.build(config, task)
+    trained.convert(network, config)
+    run = tmp_path_factory.mktemp("run")
+    calibration = trained.Calibration(review_above=0.05)
+    trained.Trained(network.eval(), task, config, calibration).save(run / "model")
+    return run

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from penumbra.config import resolve
     from penumbra.data.cohort import read_cohort
     from penumbra.data.phantom import write_phantom
-    from penumbra.inference.scan import predict_scan
+    from penumbra.inference.scan import predict_scans
     from penumbra.pipeline import run
     from penumbra.trained import load as load_model
     from penumbra.types import Case, Cohort, Task, Uncertainty
@@ -28,7 +28,7 @@ _HOME = {
     "write_phantom": "penumbra.data.phantom:write_phantom",
     "run": "penumbra.pipeline:run",
     "load_model": "penumbra.trained:load",
-    "predict_scan": "penumbra.inference.scan:predict_scan",
+    "predict_scans": "penumbra.inference.scan:predict_scans",
     "Case": "penumbra.types:Case",
     "Cohort": "penumbra.types:Cohort",
     "Task": "penumbra.types:Task",
@@ -41,7 +41,7 @@ __all__ = [
     "Task",
     "Uncertainty",
     "load_model",
-    "predict_scan",
+    "predict_scans",
     "read_cohort",
     "resolve",
     "run",

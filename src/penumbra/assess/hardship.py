@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from penumbra import progress
-from penumbra.augment import families, to_display
+from penumbra.augment import families, shift, to_display
 from penumbra.bayes import Bank, bank
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
@@ -23,7 +23,7 @@ from penumbra.evaluate.overlap import confusion, dice
 from penumbra.evaluate.protocol import Row, row
 from penumbra.evaluate.statistics import bootstrap
 from penumbra.robust.ladder import Ladder, Method
-from penumbra.robust.shift import Shift, shifted, suite
+from penumbra.robust.shift import Shift, suite
 from penumbra.robust.suite import Batch, Condition, Plan, Robustness, robustness
 from penumbra.trained import Trained
 from penumbra.types import Task
@@ -61,9 +61,15 @@ def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
         seed=config.seed,
     )
 
-    def shift(batch: Batch, cell: Shift, chance: torch.Generator) -> Tensor:
-        return shifted(
-            batch["image"], cell, modality=config.modality, generator=chance, body=batch["body"]
+    def shifted(batch: Batch, cell: Shift, chance: torch.Generator) -> Tensor:
+        return shift(
+            batch["image"],
+            family=cell.family,
+            severity=cell.severity,
+            modality=config.modality,
+            generator=chance,
+            body=batch["body"],
+            spacing_mm=store[chosen[0]].spacing_mm[: config.data.dim],
         )
 
     def display(image: Tensor) -> Tensor:
@@ -74,7 +80,7 @@ def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
         _shown(_batched(probes, model.task)),
         plan=plan,
         display=display,
-        shift=shift,
+        shift=shifted,
         score=lambda p, y: _dice(p, y, model.task) if model.task.classes else {},
     )
     patients = [store.cases[i].patient for i in chosen]

@@ -248,10 +248,11 @@ class Rician:
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         generator = torch.Generator(image.device).manual_seed(self.seed)
         sigma = per_image(self.sigma, image)
-        noise = torch.randn(
-            2, *image.shape, generator=generator, device=image.device, dtype=image.dtype
+        real, imaginary = (
+            torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+            for _ in range(2)
         )
-        return torch.hypot(image + sigma * noise[0], sigma * noise[1])
+        return torch.hypot(real.mul_(sigma) + image, imaginary.mul_(sigma))
 
 
 def _phase_axis(generator: torch.Generator, shape: Sequence[int]) -> int:

@@ -20,7 +20,7 @@ class Masking:
     """Which voxels are hidden, and the body whose mean fills them."""
 
     hidden: Bool[Tensor, "b *space"]
-    body: Bool[Tensor, "b *space"]
+    body: Bool[Tensor, "b *space"] | None
 
     @classmethod
     def sample(
@@ -32,19 +32,20 @@ class Masking:
         regions: Int[Tensor, "b *space"] | None = None,
     ) -> "Masking":
         """Draw regions of the body; without ``body`` everything is, without ``regions`` blocks."""
-        count, space = shape[0], tuple(shape[2:])
-        share = profile.draw("masking", generator, count)
-        if body is None:
-            body = torch.ones(count, *space, dtype=torch.bool, device=generator.device)
+        share = profile.draw("masking", generator, shape[0])
         if regions is None:
-            regions = blocks(generator, count, space).to(body.device)
+            regions = blocks(generator, shape[0], shape[2:])
+            regions = regions if body is None else regions.to(body.device)
         return cls(_choose(generator, regions, body, share), body)
 
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-        body = self.body[:, None].to(image)
         axes = tuple(range(2, image.ndim))
-        voxels = body.sum(axes, keepdim=True).clamp(min=1)
-        mean = (image * body).sum(axes, keepdim=True) / voxels
+        if self.body is None:
+            mean = image.mean(axes, keepdim=True)
+        else:
+            body = self.body[:, None].to(image)
+            voxels = body.sum(axes, keepdim=True).clamp(min=1)
+            mean = (image * body).sum(axes, keepdim=True) / voxels
         return torch.where(self.hidden[:, None].to(image.device), mean, image)
 
 
@@ -74,15 +75,19 @@ def labelled(
 def _choose(
     generator: torch.Generator,
     regions: Int[Tensor, "b *space"],
-    body: Bool[Tensor, "b *space"],
+    body: Bool[Tensor, "b *space"] | None,
     share: Float[Tensor, " b"],
 ) -> Bool[Tensor, "b *space"]:
     """Regions in random order, each taken while the hidden share of the body stays in reach."""
-    count, total = body.shape[0], int(regions.max()) + 1
-    device = body.device
+    count, total = regions.shape[0], int(regions.max()) + 1
+    device = regions.device
     flat = regions.reshape(count, -1)
-    inside = body.reshape(count, -1)
-    size = torch.zeros(count, total, device=device).scatter_add_(1, flat, inside.float())
+    if body is None:
+        row = torch.arange(count, device=device)[:, None] * total
+        size = torch.bincount((flat + row).flatten(), minlength=count * total).view(count, total)
+    else:
+        inside = body.reshape(count, -1).float()
+        size = torch.zeros(count, total, device=device).scatter_add_(1, flat, inside)
     part = size / size.sum(1, keepdim=True).clamp(min=1)
     key = torch.rand(count, total, generator=generator, device=generator.device).to(device)
     share = share.to(device)[:, None]
@@ -91,7 +96,8 @@ def _choose(
     part = part.gather(1, order)
     taken = (part.cumsum(1) - part / 2 <= share) & (key < 2.0)  # off by half a region at most
     chosen = torch.zeros_like(taken).scatter(1, order, taken)
-    return (chosen.gather(1, flat) & inside).view(body.shape)
+    hidden = chosen.gather(1, flat).view(regions.shape)
+    return hidden if body is None else hidden & body
 
 
 def atlas_regions(

@@ -24,6 +24,9 @@ from penumbra.augment.tomography import (
 _ROUTINE_DOSE = 5e6
 """Photons as in ``tomography.Dose``."""
 
+_MOST_VIEWS = 240
+"""Enough for streaks that look like streaks; more would not stay cached."""
+
 _METAL_HU = 3071.0
 """12-bit scanners saturate here."""
 
@@ -62,7 +65,8 @@ class Metal:
         shape = (slices.shape[2], slices.shape[3])
         half = torch.tensor([n * s / 2 for n, s in zip(shape, spacing, strict=True)])
         pins = (place * half.to(slices)).unbind(1)
-        scanner, spectrum = parallel_scanner(shape, spacing), tube_spectrum(self.kvp)
+        angles = min(parallel_scanner(shape, spacing).angles, _MOST_VIEWS)
+        scanner, spectrum = parallel_scanner(shape, spacing, angles), tube_spectrum(self.kvp)
         coarse, coarse_spacing = coarser(slices, spacing)
         areal = scan(coarse, scanner, coarse_spacing, spectrum.reference_kev)
         chord = torch.stack([_chord(scanner, pin, radius) for pin in pins]).sum(0)

@@ -176,7 +176,7 @@ def _chunks(angles: int, entries_per_view: int) -> list[Views]:
     return [(start, min(start + size, angles)) for start in range(0, angles, size)]
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=16)
 def projector(
     scanner: Scanner,
     shape: tuple[int, int],
@@ -203,7 +203,7 @@ def projector(
     return _rows(index.flatten(1), weight.flatten(1), kept.flatten(1), h * w, kind)
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=16)
 def back_projector(
     scanner: Scanner,
     shape: tuple[int, int],

@@ -171,7 +171,9 @@ def _weight_bank(
         while len(drawn) < draws:
             drawn.append([_dense(layer.draw(generator)) for layer in layers])
             if antithetic:
-                drawn.append([_mirror(x, d) for x, d in zip(layers, drawn[-1], strict=True)])
+                drawn.append(
+                    [_dense(_mirror(x, d)) for x, d in zip(layers, drawn[-1], strict=True)]
+                )
     return WeightBank(network, drawn, skip=skip, seed=seed)
 
 
@@ -186,7 +188,10 @@ def to_probabilities(output: Output) -> Output:
 
 
 def _dense(draw: Draw) -> Draw:
-    return draw[0].contiguous(), draw[1]
+    """Channels last like the features, so that no pass has to reorder the kernel again."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    dense = formats.get(draw[0].dim(), torch.contiguous_format)
+    return draw[0].contiguous(memory_format=dense), draw[1]
 
 
 def _mirror(layer: StochasticLayer, draw: Draw) -> Draw:

@@ -110,8 +110,9 @@ def enough_draws(
 
     Even and odd draws give two independent mutual-information maps; their correlation r gives the
     full map's correlation with that of endless draws as ``sqrt(2r / (1 + r))`` (Spearman-Brown).
-    Draws are added until that reaches ``correlation`` twice in a row, or the bank is used up. One number serves a
-    whole volume: pass a few windows that hold structures. Findings stand in without voxels.
+    Draws are added until that reaches ``correlation`` twice in a row, or the bank is used up. One
+    number serves a whole volume: pass a few windows that hold structures. Findings stand in without
+    voxels.
 
     Raises:
         ValueError: there is no window, or ``correlation`` is outside (0, 1).

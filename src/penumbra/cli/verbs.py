@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 
-def _existing(path: Path | None) -> Path | None:
+def existing(path: Path | None) -> Path | None:
     if path is not None and not path.exists():
         raise DataError(f"{path}: no such file or folder; check the path")
     return path
@@ -49,7 +49,7 @@ Preset = Annotated[
     ),
 ]
 Data = Annotated[
-    Path, typer.Option(metavar="FOLDER", callback=_existing, help="The cohort, in its own layout.")
+    Path, typer.Option(metavar="FOLDER", callback=existing, help="The cohort, in its own layout.")
 ]
 Out = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Run folder.  [default: runs/PRESET]")
@@ -68,7 +68,7 @@ MaxTime = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Save and stop after e.g. 90m, 4h or 3:50:00; exit code 75."),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", callback=_existing, help="A run folder.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", callback=existing, help="A run folder.")]
 
 
 @app.callback()
@@ -94,11 +94,11 @@ def run(
 ) -> None:
     """The whole method: pre-train, train, calibrate, evaluate, report. Resumes where it stopped."""
     config = _configure(preset, settings, size, seed=seed, device=device)
-    folder = _writable(out or Path("runs") / config.name)
+    folder = writable(out or Path("runs") / config.name)
     from penumbra import pipeline
 
     report = pipeline.run(config, data, folder, deadline=_deadline(max_time))
-    _done(
+    done(
         [report, folder / "metrics.json"],
         f"open {report}; penumbra predict {folder} SCAN --out pred",
     )
@@ -106,7 +106,7 @@ def run(
 
 @app.command()
 def check(
-    data: Annotated[Path, typer.Argument(metavar="FOLDER", callback=_existing, help="The cohort.")],
+    data: Annotated[Path, typer.Argument(metavar="FOLDER", callback=existing, help="The cohort.")],
     preset: Preset,
     size: Size = None,
     settings: Set = None,
@@ -126,7 +126,7 @@ def check(
         typer.echo(f"problem: {problem}")
     if report.problems:
         raise DataError(f"{data}: {len(report.problems)} problem(s), listed above; mend them first")
-    _done([], f"penumbra run --preset {preset} --data {data}")
+    done([], f"penumbra run --preset {preset} --data {data}")
 
 
 @app.command()
@@ -142,11 +142,11 @@ def pretrain(
 ) -> None:
     """Learn an encoder from the scans alone; no labels are read."""
     config = _configure(preset, settings, size, seed=seed, device=device)
-    folder = _writable(out or Path("runs") / config.name)
+    folder = writable(out or Path("runs") / config.name)
     from penumbra import pipeline
 
     encoder = pipeline.pretrain(config, data, folder, deadline=_deadline(max_time))
-    _done([encoder], f"penumbra train --preset {preset} --data {data} --encoder {encoder}")
+    done([encoder], f"penumbra train --preset {preset} --data {data} --encoder {encoder}")
 
 
 @app.command()
@@ -161,17 +161,17 @@ def train(
     max_time: MaxTime = None,
     encoder: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", callback=_existing, help="From pretrain; else from scratch."),
+        typer.Option(metavar="FILE", callback=existing, help="From pretrain; else from scratch."),
     ] = None,
 ) -> None:
     """Train the Bayesian network, from a pre-trained encoder or from scratch."""
     config = _configure(preset, settings, size, seed=seed, device=device)
-    folder = _writable(out or Path("runs") / config.name)
+    folder = writable(out or Path("runs") / config.name)
     from penumbra import pipeline
 
     deadline = _deadline(max_time)
     model = pipeline.train(config, data, folder, encoder=encoder, deadline=deadline)
-    _done([model], f"penumbra evaluate {folder}")
+    done([model], f"penumbra evaluate {folder}")
 
 
 @app.command()
@@ -179,22 +179,22 @@ def evaluate(
     run: Run,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", callback=_existing, help="Another cohort to score on."),
+        typer.Option(metavar="FOLDER", callback=existing, help="Another cohort to score on."),
     ] = None,
 ) -> None:
     """Score a trained run on its held-out patients, or on another cohort."""
     from penumbra import pipeline
 
-    _done([pipeline.evaluate(run, data=data)], f"penumbra report {run}")
+    done([pipeline.evaluate(run, data=data)], f"penumbra report {run}")
 
 
 @app.command()
 def predict(
     run: Run,
     scan: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            metavar="SCAN", callback=_existing, help="NIfTI, PNG or JPEG, DICOM or case folder."
+            metavar="SCAN...", help="NIfTI, PNG or JPEG, DICOM or case folder; one or several."
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the maps go.")] = Path("pred"),
@@ -202,20 +202,13 @@ def predict(
         int | None, typer.Option(min=1, help="Posterior draws.  [default: the run's]")
     ] = None,
 ) -> None:
-    """Predict one scan: segmentation or findings, and its uncertainty, in the scan's own space."""
-    _writable(out)
-    from penumbra.inference.scan import predict_scan
+    """Predict scans: segmentation or findings, uncertainty in the scan's own space, and triage."""
+    for each in scan:
+        existing(each)
+    writable(out)
+    from penumbra.inference.scan import predict_scans
 
-    _done(predict_scan(run, scan, out, draws=draws), f"look at the maps in {out}")
-
-
-@app.command()
-def report(run: Run) -> None:
-    """Write the run's report again, from what its folder holds."""
-    from penumbra import report as reporting
-
-    page = reporting.build(run)
-    _done([page], f"open {page}")
+    done(predict_scans(run, scan, out, draws=draws), f"penumbra view {out}")
 
 
 @app.command()
@@ -225,11 +218,11 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
 ) -> None:
     """The whole method on generated phantoms, in minutes on a laptop."""
-    _writable(out)
+    writable(out)
     from penumbra import pipeline
 
     page = pipeline.demo(out, modality=modality, seed=seed)
-    _done([page], f"open {page}; then penumbra check FOLDER --preset NAME on your own scans")
+    done([page], f"open {page}; then penumbra check FOLDER --preset NAME on your own scans")
 
 
 def _configure(
@@ -271,7 +264,7 @@ def _deadline(text: str | None) -> float | None:
     return time.monotonic() + seconds
 
 
-def _writable(folder: Path) -> Path:
+def writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -282,7 +275,7 @@ def _writable(folder: Path) -> Path:
         ) from error
 
 
-def _done(wrote: Sequence[Path], then: str) -> None:
+def done(wrote: Sequence[Path], then: str) -> None:
     for path in wrote:
         typer.echo(f"Wrote {path}")
     typer.echo(f"Next: {then}")

@@ -1,50 +1,76 @@
-"""One scan in, its maps out, in the scan's own grid (NIfTI for volumes, PNG for radiographs)."""
+"""Scans in, their maps out in each scan's own grid, with a summary, a page and a triage list."""
 
 import json
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
 import torch
-from PIL import Image
 
-from penumbra import trained
+from penumbra import progress, trained
 from penumbra.bayes import bank
 from penumbra.bayes.temperature import apply_temperature
-from penumbra.data.geometry import Geometry
-from penumbra.data.preprocess import Prepared, prepare, restore
+from penumbra.data.preprocess import Prepared, prepare
 from penumbra.errors import DataError
 from penumbra.evaluate.overlap import label_map
-from penumbra.files import atomic, write_text
+from penumbra.files import write_text
+from penumbra.inference.files import write_map
 from penumbra.inference.maps import CaseMaps, map_case
+from penumbra.inference.page import write_page
+from penumbra.inference.summary import summarize
+from penumbra.inference.triage import write_triage
 from penumbra.trained import Trained
 from penumbra.types import Case, Task
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
-CREDIBLE = 0.9
 
 
-def predict_scan(run: Path, scan: Path, out: Path, *, draws: int | None = None) -> list[Path]:
-    """Predict one scan and write what the model says of it; returns the files written.
+def predict_scans(
+    run: Path, scans: Sequence[Path], out: Path, *, draws: int | None = None
+) -> list[Path]:
+    """Predict scans one after another and write what the model says; returns the files written.
+
+    Each scan gets its maps, ``<case>.json`` and ``<case>.html``; ``triage.csv`` and
+    ``triage.html`` list all cases of ``out``, the ones in most need of review first.
 
     Args:
-        scan: one image, a DICOM series (folder or zip), or a case folder with one file per channel.
+        scans: each an image, a DICOM series (folder or zip), or a case folder with one file per
+            channel.
         draws: posterior draws; by default as many as the run's evaluation used.
 
     Raises:
-        DataError: no model in ``run``, or the scan does not fit it.
+        DataError: no model in ``run``, a scan does not fit it, or two scans share a name.
     """
     model = trained.load(run)
-    case = case_of(scan, model.task)
+    cases = [case_of(scan, model.task) for scan in scans]
+    _refuse_twins(cases)
+    wrote: list[Path] = []
+    with progress.bar("predict", len(cases)) as advance:
+        for case in cases:
+            wrote += predict_case(model, case, out, draws=draws)
+            advance(case.id)
+    return [*wrote, *write_triage(out, run)]
+
+
+def predict_case(model: Trained, case: Case, out: Path, *, draws: int | None = None) -> list[Path]:
+    """Predict one case and write its maps, summary and page.
+
+    The same model, scan and number of draws give the same files.
+    """
     prepared = prepare(case, model.task, model.config.data)
     generator = torch.Generator().manual_seed(model.config.seed)
     count = draws or model.config.evaluate.draws
     posterior = bank(model.network, draws=count, generator=generator)
     maps = map_case(model.network, posterior, prepared, model.task, model.config)
     return write_maps(maps, prepared, model, out)
+
+
+def _refuse_twins(cases: Sequence[Case]) -> None:
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise DataError(f"{case.id}: two scans have this name; predict them into two folders")
+        seen.add(case.id)
 
 
 def case_of(scan: Path, task: Task) -> Case:
@@ -91,7 +117,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def write_maps(maps: CaseMaps, case: Prepared, model: Trained, out: Path) -> list[Path]:
-    """Write segmentation, probability, uncertainty and attention maps and ``<case>.json``."""
+    """Write segmentation, probability, uncertainty and attention maps, summary and page."""
     out.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     if maps.voxels is not None:
@@ -102,72 +128,13 @@ def write_maps(maps: CaseMaps, case: Prepared, model: Trained, out: Path) -> lis
         arrays["aleatoric"] = maps.voxels.aleatoric.numpy()
         arrays["entropy_nats"] = maps.voxels.entropy_nats.numpy()
     arrays["attention"] = maps.attention.numpy()
-    write = _write_nifti if len(case.geometry.shape) == 3 else _write_png
-    wrote = []
-    for name, array in arrays.items():
-        wrote += write(out, f"{case.id}_{name}", array, case.geometry)
+    files = {
+        name: write_map(out, f"{case.id}_{name}", array, case.geometry)
+        for name, array in arrays.items()
+    }
+    record = summarize(maps, case, model, arrays.get("segmentation"))
+    record["files"] = {name: [path.name for path in paths] for name, paths in files.items()}
     summary = out / f"{case.id}.json"
-    write_text(summary, json.dumps(_summary(maps, case, model), indent=1))
-    return [*wrote, summary]
-
-
-def _summary(maps: CaseMaps, case: Prepared, model: Trained) -> dict[str, Any]:
-    summary: dict[str, Any] = {"case": case.id, "missing_channels": list(case.missing)}
-    if maps.findings is not None:
-        summary["findings"] = {
-            name: {
-                "probability": float(maps.findings.probability[k]),
-                "present": bool(maps.findings.probability[k] >= model.calibration.thresholds[name]),
-                "epistemic": float(maps.findings.epistemic[k]),
-                "aleatoric": float(maps.findings.aleatoric[k]),
-            }
-            for k, name in enumerate(model.task.findings)
-        }
-    if maps.voxels is not None:
-        tail = (1 - CREDIBLE) / 2
-        summary["volumes_ml"] = {
-            region: {
-                "mean": float(draws.mean()),
-                "low": float(np.quantile(draws, tail)),
-                "high": float(np.quantile(draws, 1 - tail)),
-            }
-            for region, draws in maps.draw_volumes_ml.items()
-        }
-        summary["disagreement_between_draws"] = maps.disagreement
-    summary["note"] = "Research software, not a medical device."
-    return summary
-
-
-def _write_nifti(out: Path, name: str, array: np.ndarray, placed: Geometry) -> list[Path]:
-    back = restore(array, placed)
-    if back.ndim == 4:  # NIfTI keeps classes and maps behind space
-        back = np.moveaxis(back, 0, -1)
-    image = nibabel.Nifti1Image(
-        back.astype(np.uint8 if array.dtype == np.uint8 else np.float32), placed.file_affine
-    )
-    image.header.set_xyzt_units("mm")
-    return [_save(out / f"{name}.nii.gz", lambda part: nibabel.save(image, part))]
-
-
-def _write_png(out: Path, name: str, array: np.ndarray, placed: Geometry) -> list[Path]:
-    """Labels as they are; maps as 16-bit gray, 65535 being 1."""
-    back = restore(array, placed)
-    layers = [back] if back.ndim == 2 else list(back)
-    wrote = []
-    for k, layer in enumerate(layers):
-        path = out / (f"{name}.png" if len(layers) == 1 else f"{name}_{k}.png")
-        if layer.dtype == np.uint8:
-            picture = Image.fromarray(layer)
-        else:
-            picture = Image.fromarray((layer.clip(0, 1) * 65535).round().astype(np.uint16))
-        wrote.append(_save(path, partial(picture.save, format="png")))
-    return wrote
-
-
-def _save(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write through a temporary file whose suffix the writers recognise."""
-    with atomic(path) as part:
-        named = part.with_name(part.name + "".join(path.suffixes[-2:]))
-        write(named)
-        named.replace(part)
-    return path
+    write_text(summary, json.dumps(record, indent=1))
+    page = write_page(out / f"{case.id}.html", record, case, arrays, model.config)
+    return [*(path for paths in files.values() for path in paths), summary, page]

@@ -247,7 +247,8 @@ class Supervised:
         """u_ref as all parts of the step see it; the very first step takes its own quantile."""
         self.quantiles.append(uncertainty.float().flatten()[::7].quantile(0.95))
         reference = self.module.u_ref
-        return float(torch.where(reference == 0, self.quantiles[-1], reference))
+        now = float(torch.where(reference == 0, self.quantiles[-1], reference))
+        return max(now, 1e-12)  # fresh gates vary nowhere
 
     def _report(self, terms: Parts, step: int) -> Parts:
         total = torch.stack(list(terms.values())).sum()

@@ -1,0 +1,132 @@
+"""One case on one page: the picture, the half-shadow beside it, the figures and the decision."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from jaxtyping import Float, Integer, UInt8
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from skimage.segmentation import find_boundaries
+
+from penumbra.augment import to_display
+from penumbra.config import Config
+from penumbra.data.preprocess import Prepared
+from penumbra.files import write_text
+
+COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
+EXPLAINED = {
+    "epistemic": "what more training data could settle",
+    "aleatoric": "what the scan itself leaves open",
+    "attention": "where the gates let features through",
+}
+COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+"""Okabe and Ito 2008, told apart by color-blind readers too."""
+SIDE = 320
+
+
+def write_page(
+    path: Path,
+    record: Mapping[str, Any],
+    case: Prepared,
+    arrays: Mapping[str, np.ndarray],
+    config: Config,
+) -> Path:
+    """Write one self-contained page; nothing is fetched when it is opened.
+
+    Volumes show the axial slice with most segmented voxels (else most attention), patient's right
+    on the left of the picture.
+    """
+    labels = arrays.get("segmentation")
+    row = 0 if labels is not None else _strongest(record)
+    attention = arrays["attention"][row]
+    at = _slice(labels, attention)
+    image = torch.from_numpy(np.array(_cut(case.image[0], at), dtype=np.float32))[None, None]
+    display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
+    gray = (255 * display[0, 0].numpy().clip(0, 1)).round().astype(np.uint8)
+    aspect = _aspect(case)
+    panels = []
+    outlined = np.repeat(gray[..., None], 3, -1)
+    if labels is not None:
+        _outline(outlined, _cut(labels, at))
+    panels.append({"name": "segmentation" if labels is not None else "image"})
+    panels[0] |= {"png": _png(outlined, aspect), "explained": "", "high": ""}
+    for name in COLORMAPS:
+        values = attention if name == "attention" else arrays.get(name)
+        if values is not None:
+            panels.append(_panel(name, gray, _cut(values, at), aspect))
+    classes = record["task"]["classes"][1:]
+    legend = [(name, COLORS[k % len(COLORS)]) for k, name in enumerate(classes)]
+    context = {"record": record, "panels": panels, "legend": legend, "slice": at}
+    write_text(path, render("case.html.j2", context))
+    return path
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """A page from a template of this folder; everything that is filled in is escaped."""
+    environment = Environment(
+        loader=PackageLoader("penumbra", "inference"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**context)
+
+
+def _strongest(record: Mapping[str, Any]) -> int:
+    probabilities = [each["probability"] for each in record.get("findings", {}).values()]
+    return 1 + int(np.argmax(probabilities)) if probabilities else 0
+
+
+def _slice(
+    labels: Integer[np.ndarray, "*space"] | None, attention: Float[np.ndarray, "*space"]
+) -> int | None:
+    if attention.ndim == 2:
+        return None
+    shown = labels > 0 if labels is not None and (labels > 0).any() else attention
+    return int(np.argmax(shown.sum((0, 1))))
+
+
+def _cut(array: np.ndarray, at: int | None) -> np.ndarray:
+    """The picture as a radiologist holds it: anterior up, the patient's right on the left."""
+    return np.asarray(array) if at is None else np.asarray(array[::-1, ::-1, at]).T
+
+
+def _aspect(case: Prepared) -> float:
+    """Height of a pixel over its width."""
+    spacing = case.spacing_mm
+    return spacing[1] / spacing[0] if len(spacing) == 3 else spacing[0] / spacing[1]
+
+
+def _outline(rgb: UInt8[np.ndarray, "h w 3"], labels: Integer[np.ndarray, "h w"]) -> None:
+    for value in np.unique(labels[labels > 0]):
+        color = matplotlib.colors.to_rgb(COLORS[(int(value) - 1) % len(COLORS)])
+        edge = find_boundaries(labels == value, mode="inner")
+        rgb[edge] = np.round(255 * np.array(color)).astype(np.uint8)
+
+
+def _panel(
+    name: str, gray: UInt8[np.ndarray, "h w"], values: Float[np.ndarray, "h w"], aspect: float
+) -> dict[str, str]:
+    high = max(float(np.percentile(values, 99.5)), 1e-6)
+    share = np.clip(values / high, 0, 1)
+    color = matplotlib.colormaps[COLORMAPS[name]](share)[..., :3]
+    weight = np.clip(0.1 + 0.9 * share, 0, 0.9)[..., None]
+    mixed = (1 - weight) * gray[..., None] + 255 * weight * color
+    png = _png(mixed.round().astype(np.uint8), aspect)
+    return {"name": name, "explained": EXPLAINED[name], "png": png, "high": f"{high:.2g}"}
+
+
+def _png(rgb: UInt8[np.ndarray, "h w 3"], aspect: float) -> str:
+    height, width = rgb.shape[:2]
+    scale = SIDE / max(height * aspect, width)
+    size = (max(1, round(width * scale)), max(1, round(height * aspect * scale)))
+    file = io.BytesIO()
+    Image.fromarray(rgb).resize(size, Image.Resampling.NEAREST).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

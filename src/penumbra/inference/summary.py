@@ -1,0 +1,117 @@
+"""One case's prediction in figures and words: the content of ``<case>.json``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from penumbra.data.preprocess import Prepared
+from penumbra.evaluate.selective import aggregate
+from penumbra.inference.decision import Decision, Signs, decide
+from penumbra.inference.maps import CaseMaps
+from penumbra.trained import Trained
+
+SCHEMA = "penumbra-prediction-1"
+CREDIBLE = 0.9
+NOTE = "Research software, not a medical device."
+
+
+def summarize(
+    maps: CaseMaps, case: Prepared, model: Trained, labels: Integer[np.ndarray, "*space"] | None
+) -> dict[str, Any]:
+    """Volumes with credible intervals, findings, uncertainty and the decision, ready for JSON.
+
+    ``labels`` is the published segmentation on the prepared grid. Nothing in it names the patient
+    beyond the file name of the scan.
+    """
+    signs = _signs(maps, case, model, labels)
+    decision = decide(signs, model.calibration)
+    return {
+        "schema": SCHEMA,
+        "case": case.id,
+        "decision": _decision(decision),
+        **({"findings": _findings(maps, model)} if maps.findings is not None else {}),
+        **(_segmentation(maps, signs) if labels is not None else {}),
+        "missing_channels": list(case.missing),
+        "notes": list(case.notes),
+        "task": {
+            "modality": model.task.modality,
+            "classes": list(model.task.classes),
+            "regions": {name: list(members) for name, members in model.task.regions.items()},
+            "findings": list(model.task.findings),
+        },
+        "model": {"name": model.config.name, **model.provenance},
+        "note": NOTE,
+    }
+
+
+def credible(draws: Float[np.ndarray, " t"], *, level: float = CREDIBLE) -> dict[str, float]:
+    """Mean of a quantity over posterior draws and its central ``level`` credible interval.
+
+    With T draws the interval cannot resolve tails beyond 1/T; T stands beside it as ``draws``.
+
+    Example:
+        >>> credible(np.array([1.0, 2.0, 3.0]), level=0.5)
+        {'mean': 2.0, 'low': 1.5, 'high': 2.5, 'level': 0.5, 'draws': 3}
+    """
+    tail = (1 - level) / 2
+    return {
+        "mean": float(draws.mean()),
+        "low": float(np.quantile(draws, tail)),
+        "high": float(np.quantile(draws, 1 - tail)),
+        "level": level,
+        "draws": len(draws),
+    }
+
+
+def _segmentation(maps: CaseMaps, signs: Signs) -> dict[str, Any]:
+    return {
+        "volumes_ml": {name: credible(draws) for name, draws in maps.draw_volumes_ml.items()},
+        "uncertainty": signs.uncertainty,
+        "disagreement_between_draws": maps.disagreement,
+    }
+
+
+def _findings(maps: CaseMaps, model: Trained) -> Mapping[str, Any]:
+    assert maps.findings is not None
+    probability = maps.findings.probability
+    return {
+        name: {
+            "probability": float(probability[k]),
+            "present": bool(probability[k] >= model.calibration.thresholds.get(name, 0.5)),
+            "epistemic": float(maps.findings.epistemic[k]),
+            "aleatoric": float(maps.findings.aleatoric[k]),
+        }
+        for k, name in enumerate(model.task.findings)
+    }
+
+
+def _signs(
+    maps: CaseMaps, case: Prepared, model: Trained, labels: Integer[np.ndarray, "*space"] | None
+) -> Signs:
+    uncertainty = None
+    if maps.voxels is not None and labels is not None:
+        uncertainty = aggregate(maps.voxels.epistemic.numpy(), labels, how="region")
+    spreads = {}
+    if maps.findings is not None:
+        for k, name in enumerate(model.task.findings):
+            spread = float(np.sqrt(max(float(maps.findings.epistemic[k]), 0.0)))
+            spreads[name] = (float(maps.findings.probability[k]), spread)
+    return Signs(
+        uncertainty=uncertainty,
+        disagreement=maps.disagreement,
+        empty=labels is not None and not (labels > 0).any(),
+        findings=spreads,
+        missing=case.missing,
+        channels=len(model.task.channels),
+        notes=case.notes,
+    )
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "verdict": decision.verdict,
+        "reasons": list(decision.reasons),
+        "need_of_review": decision.need,
+    }

@@ -1,0 +1,111 @@
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from penumbra.errors import DataError
+from penumbra.inference.scan import predict_scans
+
+MAPS = ("segmentation", "probability", "epistemic", "aleatoric", "entropy_nats", "attention")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A body of 40 HU in air, in a left-posterior-superior oblique grid."""
+    grid = np.mgrid[-1:1:40j, -1:1:36j, -1:1:5j]
+    body = np.hypot(grid[0], grid[1]) < 0.8
+    noise = np.random.default_rng(0).normal(0, 20, body.shape)
+    hu = np.where(body, 40 + noise, -1000).astype(np.int16)
+    turn = np.deg2rad(10)
+    affine = np.diag([-2.0, -2.0, 5.0, 1.0])
+    affine[:2, :2] = 2 * np.array([[-np.cos(turn), np.sin(turn)], [-np.sin(turn), -np.cos(turn)]])
+    affine[:3, 3] = (31.5, -12.25, 7.0)
+    path = tmp_path_factory.mktemp("scans") / "one.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(hu, affine), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predicted(untrained_ct: Path, scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pred")
+    predict_scans(untrained_ct, [scan], out)
+    return out
+
+
+def test_every_map_has_the_scans_own_shape_and_affine(predicted: Path, scan: Path) -> None:
+    source = nibabel.load(scan)
+    for name in MAPS:
+        image = nibabel.load(predicted / f"one_{name}.nii.gz")
+        assert image.shape[:3] == source.shape, name
+        np.testing.assert_array_equal(image.affine, source.affine)
+
+
+def test_volumes_come_with_a_credible_interval_of_the_draws(predicted: Path) -> None:
+    record = json.loads((predicted / "one.json").read_text())
+    for volume in record["volumes_ml"].values():
+        assert 0 <= volume["low"] <= volume["mean"] <= volume["high"]
+        assert (volume["level"], volume["draws"]) == (0.9, 3)
+
+
+def test_the_published_volume_is_near_the_voxel_count_of_the_segmentation(predicted: Path) -> None:
+    record = json.loads((predicted / "one.json").read_text())
+    labels = np.asarray(nibabel.load(predicted / "one_segmentation.nii.gz").dataobj)
+    counted = {name: (labels == k + 1).sum() * 0.02 for k, name in enumerate(("spleen", "liver"))}
+    total = sum(v["mean"] for v in record["volumes_ml"].values())
+    assert total == pytest.approx(sum(counted.values()), rel=0.5)
+
+
+def test_the_decision_is_explained_in_words(predicted: Path) -> None:
+    decision = json.loads((predicted / "one.json").read_text())["decision"]
+    assert decision["verdict"] in {"accept", "review", "reject"}
+    assert all(len(reason.split()) > 3 for reason in decision["reasons"])
+
+
+def test_pages_need_nothing_beside_themselves(predicted: Path) -> None:
+    for name in ("one.html", "triage.html"):
+        text = (predicted / name).read_text()
+        assert "not a medical device" in text
+        assert "http" not in text.replace("http-equiv", "")
+        assert "<script" not in text
+
+
+def test_a_scan_name_cannot_smuggle_markup_into_a_page(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    evil = tmp_path / "<img onerror=alert(1)>.nii.gz"
+    evil.symlink_to(scan)
+    predict_scans(untrained_ct, [evil], tmp_path / "pred", draws=1)
+    for page in (tmp_path / "pred").glob("*.html"):
+        assert "<img onerror" not in page.read_text()
+
+
+def test_the_same_scan_and_model_give_the_same_files(
+    untrained_ct: Path, scan: Path, predicted: Path, tmp_path: Path
+) -> None:
+    predict_scans(untrained_ct, [scan], tmp_path)
+    assert (tmp_path / "one.json").read_bytes() == (predicted / "one.json").read_bytes()
+
+
+def test_two_scans_of_one_name_are_refused(untrained_ct: Path, scan: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two scans have this name"):
+        predict_scans(untrained_ct, [scan, scan], tmp_path)
+
+
+def test_the_triage_list_puts_the_neediest_first(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    from penumbra.inference.triage import write_triage
+
+    for k, need in enumerate((0.2, 2.5, 1.1)):
+        record = {
+            "schema": "penumbra-prediction-1",
+            "case": f"c{k}",
+            "decision": {"verdict": "accept", "reasons": ["why"], "need_of_review": need},
+        }
+        (tmp_path / f"c{k}.json").write_text(json.dumps(record))
+    write_triage(tmp_path, untrained_ct)
+    with (tmp_path / "triage.csv").open() as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["c1", "c2", "c0"]

@@ -1,0 +1,126 @@
+"""The total loss: which terms enter when, and on what scale."""
+
+import pytest
+import torch
+
+from penumbra import bayes, trained
+from penumbra.config import Config, resolve
+from penumbra.training.loop import Batch
+from penumbra.training.supervised import Population, Ramp, Supervised, withhold
+from penumbra.types import Task
+
+SEGMENTATION = Task(
+    modality="mri",
+    channels=("flair", "t1"),
+    classes=("background", "lesion"),
+    label_values={0: 0, 1: 1},
+    regions={"WT": (1,)},
+)
+FINDINGS = Task(modality="mri", channels=("flair", "t1"), findings=("a", "b"))
+
+
+def config(**overrides: object) -> Config:
+    settings = {f.replace("__", "."): v for f, v in overrides.items()}
+    return resolve("phantom-mri", size="tiny", overrides={"train.steps": 100, **settings})
+
+
+def batch(task: Task, seed: int = 0) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(3, 16, 16, generator=g) > 0.7).long()
+    found: Batch = {
+        "image": torch.rand(3, 2, 16, 16, generator=g),
+        "body": torch.ones(3, 16, 16, dtype=torch.bool),
+        "valid": torch.ones(3, 16, 16, dtype=torch.bool),
+        "masks": torch.stack([labels.float()] * (1 + len(task.findings)), 1),
+        "annotated": torch.ones(3, 1 + len(task.findings), dtype=torch.bool),
+        "case": torch.arange(3),
+    }
+    if task.classes:
+        found["segmentation"] = labels
+    if task.findings:
+        found["findings"] = torch.tensor([[1.0, 0.0], [0.0, float("nan")], [-1.0, 1.0]])
+    return found
+
+
+def stage(task: Task, settings: Config) -> Supervised:
+    network = trained.build(settings, task)
+    return Supervised(network, settings, Population(images=10, voxels=256, spacing_mm=(1.0, 1.0)))
+
+
+def terms(task: Task, settings: Config, step: int) -> dict[str, torch.Tensor]:
+    subject = stage(task, settings)
+    subject.prepare(step)
+    return subject.loss(batch(task), step, torch.Generator().manual_seed(1))
+
+
+def names(parts: dict[str, torch.Tensor]) -> set[str]:
+    return {k.removeprefix("loss/") for k in parts if k.startswith("loss/")}
+
+
+@pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
+def test_terms_enter_in_the_order_of_the_method(task: Task) -> None:
+    settings = config(bayes__warm_start=0.75, adversarial__every=1)
+    assert names(terms(task, settings, 1)) == {"task"}
+    assert names(terms(task, settings, 60)) == {"task", "adversarial", "clinical", "anatomy"}
+    late = names(terms(task, settings, 90))
+    assert late == {"task", "kl", "adversarial", "clinical", "anatomy", "attention"}
+
+
+@pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
+def test_the_total_is_the_sum_of_its_terms_and_has_a_gradient(task: Task) -> None:
+    subject = stage(task, config(adversarial__every=1))
+    subject.prepare(90)
+    parts = subject.loss(batch(task), 90, torch.Generator().manual_seed(1))
+    expected = sum(v for k, v in parts.items() if k.startswith("loss/"))
+    torch.testing.assert_close(parts["total"].detach(), expected)
+    parts["total"].backward()
+    rho = list(bayes.rho_parameters(subject.module))
+    assert rho
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in rho)
+
+
+def test_the_kl_term_is_divided_by_images_and_voxels() -> None:
+    settings = config(bayes__warm_start=0.0)
+    subject = stage(SEGMENTATION, settings)
+    subject.prepare(0)
+    expected = float(bayes.kl(subject.module).detach()) / (10 * 256)
+    parts = subject.loss(batch(SEGMENTATION), 99, torch.Generator().manual_seed(1))
+    assert float(parts["loss/kl"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_a_posterior_the_network_stays_deterministic() -> None:
+    subject = stage(SEGMENTATION, config(bayes__posterior="none"))
+    assert not subject.prepare(99)
+    assert "loss/kl" not in subject.loss(batch(SEGMENTATION), 99, torch.Generator())
+
+
+def test_conversion_happens_once_at_the_end_of_the_warm_start() -> None:
+    subject = stage(SEGMENTATION, config(bayes__warm_start=0.5))
+    assert not subject.prepare(49)
+    assert subject.prepare(50)
+    assert not subject.prepare(51)
+
+
+def test_every_trained_parameter_is_in_exactly_one_group() -> None:
+    subject = stage(SEGMENTATION, config())
+    subject.prepare(99)
+    grouped = [p for group in subject.parameter_groups() for p in group["params"]]
+    assert len(grouped) == len(set(grouped)) == len(list(subject.module.parameters()))
+
+
+def test_the_same_step_has_the_same_loss() -> None:
+    a, b = (terms(SEGMENTATION, config(adversarial__every=1), 90)["total"] for _ in range(2))
+    assert torch.equal(a, b)
+
+
+def test_a_ramp_rises_linearly_between_its_ends() -> None:
+    ramp = Ramp(0.5, 0.2)
+    assert [ramp.at(p) for p in (0.4, 0.5, 0.6, 0.7, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_withheld_channels_are_zero_and_one_always_stays() -> None:
+    image = torch.ones(200, 3, 2, 2)
+    kept = withhold(image, 0.6, torch.Generator().manual_seed(0)).flatten(2).amax(2)
+    assert set(kept.flatten().tolist()) == {0.0, 1.0}
+    assert bool((kept.sum(1) >= 1).all())
+    assert torch.equal(withhold(image, 0.0, torch.Generator()), image)
