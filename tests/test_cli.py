@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from penumbra import cli
+from penumbra.cli import verbs
 from penumbra.config import Config
-from penumbra.errors import DataError
+from penumbra.errors import ConfigError, DataError
 
 VERBS = ["run", "check", "pretrain", "train", "evaluate", "predict", "report", "demo"]
 
@@ -22,15 +24,23 @@ class Pipeline(ModuleType):
         super().__init__("penumbra.pipeline")
         self.calls: list[tuple] = []
 
-    def run(self, config: Config, data: Path, out: Path) -> Path:
+    def run(self, config: Config, data: Path, out: Path, *, deadline: float | None) -> Path:
         self.calls.append((config, data, out))
         return out / "report.html"
 
-    def pretrain(self, config: Config, data: Path, out: Path) -> Path:
+    def pretrain(self, config: Config, data: Path, out: Path, *, deadline: float | None) -> Path:
         self.calls.append((config, data, out))
         return out / "encoder.safetensors"
 
-    def train(self, config: Config, data: Path, out: Path, *, encoder: Path | None) -> Path:
+    def train(
+        self,
+        config: Config,
+        data: Path,
+        out: Path,
+        *,
+        encoder: Path | None,
+        deadline: float | None,
+    ) -> Path:
         self.calls.append((config, data, out, encoder))
         return out / "checkpoints" / "best"
 
@@ -249,3 +259,18 @@ def test_an_interrupt_says_that_the_same_command_continues(
     code, _, err = call(capsys, "evaluate", tmp_path)
     assert code == 130
     assert "the same command continues" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45s", 45), ("90m", 5400), ("4h", 14400), ("3:50:00", 13800)]
+)
+def test_a_time_limit_counts_from_now(text: str, seconds: float) -> None:
+    left = verbs._deadline(text)
+    assert left is not None
+    assert left - time.monotonic() == pytest.approx(seconds, abs=5)
+
+
+@pytest.mark.parametrize("text", ["soon", "4", "", "1:x"])
+def test_a_time_limit_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="write it as 90m, 4h or 3:50:00"):
+        verbs._deadline(text)

@@ -26,8 +26,8 @@ LEAN = {
 }
 """Below size tiny: these tests ask whether it runs and repeats, not how well it does."""
 SHAPES: dict[Modality, tuple[int, ...]] = {
-    "mri": (32, 32, 6),
-    "ct": (32, 32, 6),
+    "mri": (32, 32, 8),
+    "ct": (32, 32, 8),
     "xray": (48, 48),
 }
 

@@ -5,6 +5,7 @@ A run's configuration is a preset (YAML), its ``size`` section, then dotted over
 """
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -136,12 +137,8 @@ class Train(Section):
     drop_channel: float = Field(
         0.0, ge=0, lt=1, description="probability that a channel is withheld, as if not acquired"
     )
-    accumulate: int = Field(
-        1, ge=1, description="parts that a batch is computed in; as many processes may share them"
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the network's activations while training"
-    )
+    accumulate: int = Field(1, ge=1, description="parts a batch is computed in; processes share")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations")
     compile: bool = Field(False, description="torch.compile the encoder")
     validate_every: int = Field(200, ge=1)
     checkpoint_every: int = Field(100, ge=1)
@@ -243,7 +240,7 @@ def _explain(
         close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         return f"  {path}: no such setting{hint}"
-    return f"  {path}: {message} (got {value!r})"
+    return f"  {path}: {message} (got {reprlib.repr(value)})"
 
 
 def _dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:

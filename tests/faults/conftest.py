@@ -1,4 +1,4 @@
-"""Fixtures of the fault suite; its tools are in jobs.py, beside this file."""
+"""Fixtures of the fault suite; its tools are in jobs.py and ../training/toys.py."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from penumbra.data.phantom import write_phantom
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 from jobs import Job, Start
 

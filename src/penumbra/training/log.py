@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from penumbra.errors import DataError
 from penumbra.files import write_text
@@ -14,8 +15,8 @@ class Log:
 
     def __init__(self, path: Path, stage: str, step: int, *, write: bool) -> None:
         self.path, self.stage, self.begun = path, stage, time.monotonic()
+        self.file: TextIO | None = None
         if not write:
-            self.file = None
             return
         if path.exists():
             lines = path.read_text(errors="replace").splitlines()

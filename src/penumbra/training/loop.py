@@ -74,8 +74,8 @@ def fit(
     """
     last = folder / "last.safetensors"
     step, best = _resume(stage, schedule, last)
-    optimizer = _optimizer(stage, last if step else None)
     stage.module.to(device).train()
+    optimizer = _optimizer(stage, last if step else None)  # its state follows the parameters
     trainer = _Trainer(stage, schedule, samples, folder, device)
     batches = trainer.batches(step)
     with (
