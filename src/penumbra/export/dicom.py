@@ -120,7 +120,7 @@ def parametric_map(
     )
     return hd.pm.ParametricMap(
         source_images=source.datasets,
-        pixel_array=values[..., None],
+        pixel_array=values,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=high / 2, window_width=high)],

@@ -29,7 +29,7 @@ def measurement_report(
         procedure_reported=standard.LN.CTUnspecifiedBodyRegion
         if source[0].Modality == "CT"
         else standard.SCT.ImagingProcedure,
-        imaging_measurements=_groups(record, segmentation),
+        imaging_measurements=_groups(record, segmentation, source),
         title=standard.DCM.ImagingMeasurementReport,
         referenced_images=list(source),
     )
@@ -47,11 +47,12 @@ def measurement_report(
 _NOT_IN_REPORTS = {"manufacturer_model_name", "software_versions", "device_serial_number"}
 
 
-def _groups(record: Mapping[str, Any], segmentation: Any) -> list[Any]:
+def _groups(record: Mapping[str, Any], segmentation: Any, source: Sequence[Any]) -> list[Any]:
     import highdicom as hd
 
     classes = record["task"]["classes"]
-    single = {members[0]: name for name, members in record["task"]["regions"].items() if len(members) == 1}
+    regions = record["task"]["regions"].items()
+    single = {members[0]: name for name, members in regions if len(members) == 1}
     code, meaning = codes.VERDICTS[record["decision"]["verdict"]]
     verdict = hd.sr.QualitativeEvaluation(
         name=codes.private("VERDICT", "Need of review"), value=codes.private(code, meaning)
@@ -69,13 +70,25 @@ def _groups(record: Mapping[str, Any], segmentation: Any) -> list[Any]:
                 tracking_identifier=hd.sr.TrackingIdentifier(
                     uid=segment.TrackingUID, identifier=segment.TrackingID
                 ),
-                referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, number),
+                referenced_segment=_segment(segmentation, number, source),
                 finding_type=kind,
                 measurements=_volumes(volume),
                 qualitative_evaluations=[verdict],
             )
         )
     return groups
+
+
+def _segment(segmentation: Any, number: int, source: Sequence[Any]) -> Any:
+    """A reference to one segment; written out because a label map's frames name no segment."""
+    import highdicom as hd
+
+    return hd.sr.ReferencedSegment(
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
+        segment_number=number,
+        source_series=hd.sr.SourceSeriesForSegmentation(source[0].SeriesInstanceUID),
+    )
 
 
 def _volumes(volume: Mapping[str, float]) -> list[Any]:
