@@ -149,9 +149,7 @@ def test_evaluate_and_demo_say_what_to_do_next(
 def test_predict_lists_the_files_it_wrote(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def predict_scans(
-        run: Path, scans: list[Path], out: Path, *, draws: int | None
-    ) -> list[Path]:
+    def predict_scans(run: Path, scans: list[Path], out: Path, *, draws: int | None) -> list[Path]:
         assert draws == 4
         return [out / "segmentation.nii.gz", out / "epistemic.nii.gz"]
 

@@ -85,9 +85,7 @@ def round_trip(pacs: str, sent: Path, folder: Path, predict) -> None:
     found = volume.array[tuple(np.rint(there[:3]).astype(int))].reshape(labels.shape)
     np.testing.assert_array_equal(found, np.asarray(labels.dataobj))
     maps = dcmread(folder / "dicom" / f"{case}_epistemic.dcm")
-    back = fetch_series(
-        pacs, folder / "maps", study=place["study"], series=maps.SeriesInstanceUID
-    )
+    back = fetch_series(pacs, folder / "maps", study=place["study"], series=maps.SeriesInstanceUID)
     assert dcmread(next(back.iterdir())).FloatPixelData == maps.FloatPixelData
 
 

@@ -123,7 +123,9 @@ def parametric_map(
         pixel_array=values,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
-        voi_lut_transformations=[hd.VOILUTTransformation(window_center=high / 2, window_width=high)],
+        voi_lut_transformations=[
+            hd.VOILUTTransformation(window_center=high / 2, window_width=high)
+        ],
         content_label=name.upper(),
         content_description=meaning,
         series_description=f"Penumbra {meaning.lower()}",

@@ -105,7 +105,7 @@ def _volumes(volume: Mapping[str, float]) -> list[Any]:
         hd.sr.Measurement(
             name=standard.SCT.Volume,
             value=round(float(volume[key]), 6),
-            unit=standard.UCUM.Milliliter,
+            unit=hd.sr.CodedConcept("ml", "UCUM", "milliliter"),
             derivation=derivation,
         )
         for key, derivation in derivations.items()

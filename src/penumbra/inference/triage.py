@@ -92,9 +92,7 @@ def write_triage(folder: Path, run: Path) -> list[Path]:
 def _csv(records: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(
-        ["case", "verdict", "need_of_review", "uncertainty", "disagreement", "reasons"]
-    )
+    writer.writerow(["case", "verdict", "need_of_review", "uncertainty", "disagreement", "reasons"])
     for record in records:
         decision = record["decision"]
         writer.writerow(

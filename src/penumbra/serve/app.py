@@ -82,9 +82,7 @@ def _guard(app: FastAPI, token: str) -> None:
         return hmac.compare_digest(given.encode(), token.encode())
 
     @app.middleware("http")
-    async def guard(
-        request: Request, answer: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
+    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         host = request.headers.get("host", "")
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         if name not in HOSTS:
@@ -106,7 +104,9 @@ def _guard(app: FastAPI, token: str) -> None:
 
     @app.exception_handler(DataError)
     async def explain(request: Request, error: DataError) -> Response:
-        return JSONResponse({"detail": str(error)}, 413 if isinstance(error, upload.TooLarge) else 400)
+        return JSONResponse(
+            {"detail": str(error)}, 413 if isinstance(error, upload.TooLarge) else 400
+        )
 
 
 def _given(request: Request) -> str:
@@ -153,9 +153,7 @@ def _queue(app: FastAPI, jobs: Jobs) -> None:
             raise upload.TooLarge(f"more than {jobs.limit} bytes; send a smaller scan")
         id = new_id()
         try:
-            await upload.receive(
-                request.stream(), jobs.uploads / f"{id}{suffix}", limit=jobs.limit
-            )
+            await upload.receive(request.stream(), jobs.uploads / f"{id}{suffix}", limit=jobs.limit)
         except ClientDisconnect as error:
             raise DataError("the upload was cut short; send it again") from error
         job = jobs.queue.add(suffix, id=id)
