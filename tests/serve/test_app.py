@@ -39,7 +39,9 @@ def client(folder: Path, tmp_path: Path) -> Iterator[TestClient]:
         return "" if scan.read_bytes() != b"bad" else "not a scan"
 
     jobs = Jobs(Queue(tmp_path / "jobs.sqlite"), tmp_path / "uploads", predict, limit=LIMIT)
-    with TestClient(create_app(folder, token=TOKEN, jobs=jobs)) as found:
+    with TestClient(
+        create_app(folder, token=TOKEN, jobs=jobs), base_url="http://127.0.0.1"
+    ) as found:
         found.headers["Authorization"] = f"Bearer {TOKEN}"
         yield found
 
@@ -56,7 +58,7 @@ def finished(client: TestClient, id: str) -> dict:
 @pytest.mark.parametrize("path", ["/", "/api/cases", "/static/viewer.js", "/openapi.json"])
 @pytest.mark.parametrize("token", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", "Bearer é"])
 def test_nothing_is_shown_without_the_token(client: TestClient, path: str, token: str) -> None:
-    client.headers["Authorization"] = token.encode()
+    client.headers["Authorization"] = token
     assert client.get(path).status_code == 401
 
 

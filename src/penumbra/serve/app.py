@@ -20,7 +20,7 @@ from penumbra.serve.jobs import Queue, new_id
 from penumbra.serve.worker import Predict, Worker
 
 COOKIE = "penumbra"
-HOSTS = {"127.0.0.1", "localhost", "[::1]", "testserver"}
+HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 STATIC = {
     "viewer.js": "text/javascript",
     "viewer.css": "text/css",

@@ -24,6 +24,9 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         self.queue.recover()
+        for job in self.queue.jobs():  # scans that a killed server left behind
+            if job.state in {"done", "failed"}:
+                self._scan(job).unlink(missing_ok=True)
         while not self.stopped:
             job = self.queue.claim()
             if job is None:
@@ -37,8 +40,11 @@ class Worker(threading.Thread):
         self.stopped = True
         self.wake.set()
 
+    def _scan(self, job: Job) -> Path:
+        return self.uploads / f"{job.id}{job.suffix}"
+
     def _do(self, job: Job) -> None:
-        scan = self.uploads / f"{job.id}{job.suffix}"
+        scan = self._scan(job)
         try:
             error = self.predict(scan)
         except Exception as failure:  # whatever it was, the queue must go on and say so

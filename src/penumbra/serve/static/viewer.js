@@ -18,7 +18,7 @@ const nv = new niivue.Niivue({
 let records = [], shown = null, chosen = 0, loading = Promise.resolve();
 
 const address = (record, name, file) =>
-  ["/api/maps", record.case, name, file].map((part, i) => i ? encodeURIComponent(part) : part).join("/");
+  `${location.origin}/api/maps/${[record.case, name, file].map(encodeURIComponent).join("/")}`;
 
 function labelColors(classes) {
   const rgb = classes.map((_, k) => (k ? COLORS[(k - 1) % COLORS.length] : [0, 0, 0]));
