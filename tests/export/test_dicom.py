@@ -45,10 +45,11 @@ def in_place(predicted: np.ndarray, affine: np.ndarray, volume: hd.Volume) -> np
     return volume.array[tuple(found)].reshape(*predicted.shape[:3], *volume.array.shape[3:])
 
 
-def test_every_voxel_of_the_label_map_is_where_it_was(exported: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("name", ["labelmap", "segmentation"])
+def test_every_voxel_of_the_labels_is_where_it_was(exported: tuple[Path, Path], name: str) -> None:
     predicted, out = exported
     image = nibabel.load(predicted / "c1_segmentation.nii.gz")
-    volume = hd.seg.segread(out / "c1_segmentation.dcm").get_volume(combine_segments=True)
+    volume = hd.seg.segread(out / f"c1_{name}.dcm").get_volume(combine_segments=True)
     labels = np.asarray(image.dataobj)
     np.testing.assert_array_equal(in_place(labels, image.affine, volume), labels)
 
@@ -100,7 +101,8 @@ def test_every_object_belongs_to_the_patient_and_study_of_the_scan(plain: Path) 
 
 def test_dciodvfy_finds_no_error(plain: Path, need: Callable[[str], str]) -> None:
     validator = need("dciodvfy")
-    for path in sorted(plain.iterdir()):
+    # Label maps came to the standard in 2024; Debian's validator does not know them.
+    for path in sorted(p for p in plain.iterdir() if "labelmap" not in p.name):
         done = subprocess.run([validator, path], capture_output=True, text=True, check=False)
         errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
         assert not errors, f"{path.name}: {errors}"
@@ -139,9 +141,7 @@ def test_a_wrong_slice_spacing_in_the_header_does_not_reach_the_objects(
         dataset.save_as(path)
     predicted = write_prediction(tmp_path / "pred", series)
     export_case(predicted, "c1", series, tmp_path / "out")
-    volume = hd.seg.segread(tmp_path / "out" / "c1_segmentation.dcm").get_volume(
-        combine_segments=True
-    )
+    volume = hd.seg.segread(tmp_path / "out" / "c1_labelmap.dcm").get_volume(combine_segments=True)
     assert volume.spacing_between_slices == pytest.approx(3.0)
 
 

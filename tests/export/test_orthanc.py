@@ -72,7 +72,7 @@ def round_trip(pacs: str, sent: Path, folder: Path, predict) -> None:
     fetched = fetch_series(pacs, folder / "fetched", **place)
     predicted, case = predict(fetched)
     store(pacs, export_case(predicted, case, fetched, folder / "dicom"))
-    segmentation = dcmread(folder / "dicom" / f"{case}_segmentation.dcm")
+    segmentation = dcmread(folder / "dicom" / f"{case}_labelmap.dcm")
     back = fetch_series(
         pacs, folder / "back", study=place["study"], series=segmentation.SeriesInstanceUID
     )

@@ -6,7 +6,7 @@ Every object refers to the slices that it was computed from and takes patient an
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,14 +19,14 @@ from penumbra.export.series import Series, read_frames, read_series
 from penumbra.files import atomic
 
 MANUFACTURER, MODEL = "Penumbra", "Penumbra research software"
-SERIES_NUMBERS = {"segmentation": 9001, "probability": 9002, "report": 9009}
-FIRST_MAP = 9003
+SERIES_NUMBERS = {"BINARY": 9001, "LABELMAP": 9002, "probability": 9003, "report": 9009}
+FIRST_MAP = 9004
 FULL = 255
 """Fractional segmentations keep probabilities in steps of 1/255."""
 
 
 def export_case(predictions: Path, case: str, series: Path, out: Path) -> list[Path]:
-    """Write a case's SEG (label map and fractional), parametric maps and TID 1500 report.
+    """Write a case's SEGs (binary, label map, fractional), parametric maps, TID 1500 report.
 
     Frames follow the slices' positions, whatever their file or instance order.
 
@@ -45,7 +45,10 @@ def export_case(predictions: Path, case: str, series: Path, out: Path) -> list[P
     classes = record["task"]["classes"]
     out.mkdir(parents=True, exist_ok=True)
     labels = read_frames(files["segmentation"], source).astype(np.uint8)
-    made = {"segmentation": segmentation(labels, classes, source)}
+    made = {
+        "segmentation": segmentation(labels, classes, source, kind="BINARY"),
+        "labelmap": segmentation(labels, classes, source, kind="LABELMAP"),
+    }
     probability = read_frames(files["probability"], source)
     made["probability"] = fractional(probability[..., 1:], classes, source)
     for place, name in enumerate(n for n in codes.MAPS if n in files):
@@ -59,21 +62,29 @@ def export_case(predictions: Path, case: str, series: Path, out: Path) -> list[P
 
 
 def segmentation(
-    labels: UInt8[np.ndarray, "frames rows columns"], classes: Sequence[str], source: Series
+    labels: UInt8[np.ndarray, "frames rows columns"],
+    classes: Sequence[str],
+    source: Series,
+    *,
+    kind: Literal["BINARY", "LABELMAP"],
 ) -> Any:
-    """A label-map SEG: one number per voxel, ``classes[0]`` the background."""
+    """A SEG of the most probable classes; ``classes[0]`` is the background.
+
+    ``LABELMAP`` (2024) keeps one number per voxel and every slice. ``BINARY`` keeps a plane per
+    structure where it has voxels; every PACS reads it, and the report refers to it.
+    """
     import highdicom as hd
 
     return hd.seg.Segmentation(
         source_images=source.datasets,
         pixel_array=labels,
-        segmentation_type=hd.seg.SegmentationTypeValues.LABELMAP,
+        segmentation_type=kind,
         segment_descriptions=_segments(classes),
-        content_label="SEGMENTATION",
+        content_label=kind,
         content_description="Most probable class",
-        omit_empty_frames=False,
-        series_description="Penumbra segmentation",
-        **common(SERIES_NUMBERS["segmentation"]),
+        omit_empty_frames=kind == "BINARY",
+        series_description=f"Penumbra segmentation ({kind.lower()})",
+        **common(SERIES_NUMBERS[kind]),
     )
 
 
@@ -118,19 +129,25 @@ def parametric_map(
         intercept=0.0,
         quantity_definition=codes.private(code, meaning),
     )
-    return hd.pm.ParametricMap(
+    window = hd.VOILUTTransformation(
+        window_center=high / 2,
+        window_width=high,
+        voi_lut_function=hd.VOILUTFunctionValues.LINEAR_EXACT,  # LINEAR forbids widths under 1
+    )
+    made = hd.pm.ParametricMap(
         source_images=source.datasets,
         pixel_array=values,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
-        voi_lut_transformations=[
-            hd.VOILUTTransformation(window_center=high / 2, window_width=high)
-        ],
+        voi_lut_transformations=[window],
         content_label=name.upper(),
         content_description=meaning,
         series_description=f"Penumbra {meaning.lower()}",
         **common(number),
     )
+    if "Laterality" not in made:
+        made.Laterality = ""  # type 2C in this module: unknown, and said to be so
+    return made
 
 
 def common(number: int) -> dict[str, Any]:
