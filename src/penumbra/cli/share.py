@@ -88,6 +88,26 @@ def dicom(
     _done(wrote, f"stored at {dicomweb}" if dicomweb else "send the objects to your PACS")
 
 
+@export_app.command("dicomweb")
+def dicomweb(
+    run: Run,
+    url: Annotated[str, typer.Argument(metavar="URL", help="DICOMweb root of the PACS.")],
+    study: Annotated[str, typer.Option(metavar="UID", help="StudyInstanceUID.")],
+    series: Annotated[str, typer.Option(metavar="UID", help="SeriesInstanceUID.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Scan and maps.")] = Path("dicom"),
+) -> None:
+    """Fetch one series from a PACS, predict it, and store the objects beside it."""
+    from penumbra.export.dicom import export_case
+    from penumbra.export.dicomweb import fetch_series, store
+    from penumbra.inference.scan import predict_scans
+
+    scan = fetch_series(url, _writable(out) / "scan", study=study, series=series)
+    predict_scans(run, [scan], out / "maps")
+    wrote = export_case(out / "maps", scan.name, scan, out / "objects")
+    store(url, wrote)
+    _done(wrote, f"stored at {url}; penumbra view {out / 'maps'}")
+
+
 @export_app.command("onnx")
 def onnx(
     run: Run,
