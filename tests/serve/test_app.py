@@ -58,8 +58,8 @@ def finished(client: TestClient, id: str) -> dict:
 @pytest.mark.parametrize("path", ["/", "/api/cases", "/static/viewer.js", "/openapi.json"])
 @pytest.mark.parametrize("token", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", "Bearer é"])
 def test_nothing_is_shown_without_the_token(client: TestClient, path: str, token: str) -> None:
-    client.headers["Authorization"] = token
-    assert client.get(path).status_code == 401
+    answer = client.get(path, headers={"Authorization": token.encode()})
+    assert answer.status_code == 401
 
 
 def test_the_login_address_leaves_a_cookie_that_scripts_cannot_read(client: TestClient) -> None:
