@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import typer
 
 from penumbra.cli import look as look  # registers its verbs
+from penumbra.cli import share as share  # registers its verbs
 from penumbra.cli.verbs import app
 from penumbra.errors import ConfigError, PenumbraError
 

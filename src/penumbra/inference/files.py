@@ -17,14 +17,14 @@ GRAY_TOP = 65535
 
 
 def write_map(
-    out: Path, name: str, array: Shaped[np.ndarray, "..."], placed: Geometry
+    out: Path, name: str, array: Shaped[np.ndarray, "..."], placed: Geometry, *, fill: float = 0.0
 ) -> list[Path]:
     """Write one map of a prepared grid at the scan's shape and affine; the files written.
 
     Unsigned bytes are labels, everything else becomes float32 (NIfTI) or 16-bit gray with 65535
-    for 1 (PNG, one file per class or map). What preprocessing cropped away is 0.
+    for 1 (PNG, one file per class or map). What preprocessing cropped away is ``fill``.
     """
-    back = restore(array, placed)
+    back = restore(array, placed, fill=fill)
     if len(placed.shape) == 3:
         return _write_nifti(out, name, back, placed)
     return _write_png(out, name, back)

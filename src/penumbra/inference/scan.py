@@ -117,7 +117,10 @@ def _is_dicom(path: Path) -> bool:
 
 
 def write_maps(maps: CaseMaps, case: Prepared, model: Trained, out: Path) -> list[Path]:
-    """Write segmentation, probability, uncertainty and attention maps, summary and page."""
+    """Write segmentation, probability, uncertainty and attention maps, summary and page.
+
+    The first channel goes with them, as the network saw it, so that the maps can be looked at.
+    """
     out.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     if maps.voxels is not None:
@@ -128,9 +131,13 @@ def write_maps(maps: CaseMaps, case: Prepared, model: Trained, out: Path) -> lis
         arrays["aleatoric"] = maps.voxels.aleatoric.numpy()
         arrays["entropy_nats"] = maps.voxels.entropy_nats.numpy()
     arrays["attention"] = maps.attention.numpy()
+    shown = {"image": np.asarray(case.image[0], dtype=np.float32), **arrays}
+    outside = float(shown["image"].min())
     files = {
-        name: write_map(out, f"{case.id}_{name}", array, case.geometry)
-        for name, array in arrays.items()
+        name: write_map(
+            out, f"{case.id}_{name}", array, case.geometry, fill=outside if name == "image" else 0.0
+        )
+        for name, array in shown.items()
     }
     record = summarize(maps, case, model, arrays.get("segmentation"))
     record["files"] = {name: [path.name for path in paths] for name, paths in files.items()}

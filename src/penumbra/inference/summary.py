@@ -10,11 +10,10 @@ from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.selective import aggregate
 from penumbra.inference.decision import Decision, Signs, decide
 from penumbra.inference.maps import CaseMaps
+from penumbra.inference.records import NOTE, SCHEMA
 from penumbra.trained import Trained
 
-SCHEMA = "penumbra-prediction-1"
 CREDIBLE = 0.9
-NOTE = "Research software, not a medical device."
 
 
 def summarize(

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from penumbra.errors import DataError
 from penumbra.evaluate.selective import review_budget
 from penumbra.files import write_text
 from penumbra.inference.page import render
-from penumbra.inference.summary import SCHEMA
+from penumbra.inference.records import read_summaries
 
 RANKED_BY = "uncertainty/epistemic/region"
 """The column of a run's ``cases.csv`` that the review limit was chosen on."""
@@ -74,23 +72,6 @@ def held_out_referral(run: Path) -> Referral | None:
         return None
     table = np.array(known)
     return referral(table[:, 0], table[:, 1] < POOR_DICE)
-
-
-def read_summaries(folder: Path) -> list[dict[str, Any]]:
-    """Every ``<case>.json`` of a prediction folder, the most in need of review first.
-
-    Raises:
-        DataError: a summary is damaged.
-    """
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not readable ({error}); predict the case again") from error
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            found.append(record)
-    return sorted(found, key=lambda r: (-r["decision"]["need_of_review"], r["case"]))
 
 
 def write_triage(folder: Path, run: Path) -> list[Path]:

@@ -1,0 +1,1 @@
+"""Predictions on this computer's own web page, and a queue that predicts uploaded scans."""
