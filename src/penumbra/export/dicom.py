@@ -202,7 +202,7 @@ def _record(predictions: Path, case: str) -> Mapping[str, Any]:
         raise DataError(f"{path}: not a prediction summary ({error}); predict again") from error
     if any(Path(name).name != name for name in names):
         raise DataError(f"{path}: names a file outside its folder; predict the case again")
-    return record  # type: ignore[no-any-return]
+    return record
 
 
 def _save(dataset: Any, path: Path) -> Path:

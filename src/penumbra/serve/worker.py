@@ -28,12 +28,12 @@ class Worker(threading.Thread):
             if job.state in {"done", "failed"}:
                 self._scan(job).unlink(missing_ok=True)
         while not self.stopped:
-            job = self.queue.claim()
-            if job is None:
+            claimed = self.queue.claim()
+            if claimed is None:
                 self.wake.wait(1.0)
                 self.wake.clear()
                 continue
-            self._do(job)
+            self._do(claimed)
 
     def stop(self) -> None:
         """End after the job in hand."""
