@@ -187,7 +187,7 @@ def test_predict_lists_the_files_it_wrote(
         (["run", "--preset", "brain-mri", "--data", "SCANS", "--train.lr"], 2, "needs a value"),
         (["run", "--preset", "brain-mri", "--data", "SCANS", "--train.lr=[1"], 2, "train.lr: '[1'"),
         (["run", "--preset", "brain-mri", "--data", "SCANS", "--set", "seed"], 2, "NAME=VALUE"),
-        (["predict", "SCANS"], 2, "Missing argument 'SCAN'"),
+        (["predict", "SCANS"], 2, "Missing argument 'SCAN"),
         (["report", "SCANS"], 1, "SCANS: not a run folder"),
     ],
 )

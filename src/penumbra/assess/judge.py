@@ -255,10 +255,12 @@ def _score_attention(
     return scores
 
 
-def _diagram(tally: calibration.Tally) -> dict[str, list[float | None]]:
+def _diagram(tally: calibration.Tally) -> dict[str, list[float]]:
+    """The bins that hold a prediction."""
     curve = calibration.reliability(tally)
+    filled = curve.mass > 0
     columns = {"confidence": curve.confidence, "accuracy": curve.accuracy, "count": curve.mass}
-    return {name: [_or_none(v) for v in column] for name, column in columns.items()}
+    return {name: column[filled].tolist() for name, column in columns.items()}
 
 
 def _coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
@@ -271,10 +273,6 @@ def _coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
         "oracle": selective.risk_coverage(risk, risk).risk.tolist(),
         "random": [float(risk.mean())] * len(risk),
     }
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _csv(table: list[dict[str, Any]]) -> str:

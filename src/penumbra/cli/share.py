@@ -12,7 +12,7 @@ from penumbra.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-export_app = typer.Typer(help="Predictions as DICOM, models as ONNX.", no_args_is_help=True)
+export_app = typer.Typer(help="Predictions as DICOM.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
 LOOPBACK = "127.0.0.1"
@@ -106,18 +106,6 @@ def dicomweb(
     wrote = export_case(out / "maps", scan.name, scan, out / "objects")
     store(url, wrote)
     done(wrote, f"stored at {url}; penumbra view {out / 'maps'}")
-
-
-@export_app.command("onnx")
-def onnx(
-    run: Run,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write.")] = Path("model.onnx"),
-) -> None:
-    """The network as ONNX, with its posterior noise as an input."""
-    from penumbra import trained
-    from penumbra.export.onnx import export
-
-    done([export(trained.load(run), out)], "run it with onnxruntime; noise 0 is the mean network")
 
 
 def _need_serve() -> None:

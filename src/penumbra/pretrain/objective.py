@@ -96,7 +96,7 @@ class SelfSupervised(nn.Module):
         view_a: Float[Tensor, "b c *space"],
         view_b: Float[Tensor, "b c *space"],
         *,
-        position: Float[Tensor, "b *view dim"],
+        position: Float[Tensor, "b *views dim"],
         protocol: Int[Tensor, "b *view"],
         patient: Int[Tensor, " b"],
         region: Tensor | None = None,
