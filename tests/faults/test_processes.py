@@ -39,7 +39,8 @@ def shared(**overrides: object) -> Config:
 
 
 def losses(run: Path) -> list[float]:
-    return [json.loads(line)["total"] for line in (run / "train" / "log.jsonl").open()]
+    lines = (run / "train" / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["total"] for line in lines]
 
 
 def test_two_processes_give_the_losses_and_weights_of_one(
