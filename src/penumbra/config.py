@@ -48,8 +48,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _patch_fits(self) -> "Data":
-        if len(self.patch) != self.dim or min(self.patch) < 8:
-            raise ValueError(f"patch needs {self.dim} sizes of 8 or more, got {list(self.patch)}")
+        if len(self.patch) != self.dim or min(self.patch) < 1:
+            raise ValueError(f"patch needs {self.dim} sizes in voxels, got {list(self.patch)}")
         return self
 
 
