@@ -81,7 +81,7 @@ def convert(network: nn.Module) -> None:
 @torch.no_grad()
 def fit(
     network: nn.Module,
-    images: Iterable[Float[Tensor, "b c *space"]],
+    images: Iterable[Float[Tensor, "_ c *_"]],
     *,
     prior_precision: float = 1.0,
     voxel_weight: float = 1.0,

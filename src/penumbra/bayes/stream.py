@@ -104,7 +104,7 @@ def window_maps(
 
 
 def enough_draws(
-    bank: Bank, windows: Sequence[Float[Tensor, "b c *space"]], *, correlation: float = ENOUGH
+    bank: Bank, windows: Sequence[Float[Tensor, "_ c *_"]], *, correlation: float = ENOUGH
 ) -> int:
     """Draws after which the maps no longer change much: ``--draws auto``.
 
