@@ -1,1 +1,1 @@
-"""Predictions in other programs' formats: DICOM for the reading room, ONNX for other runtimes."""
+"""Predictions for other programs: DICOM objects and DICOMweb."""
