@@ -16,7 +16,8 @@ LAYERS = [
     {"trained", "ground"},
     {"report", "training", "inference", "export"},
     {"assess"},
-    {"pipeline", "study", "serve"},
+    {"pipeline", "serve"},
+    {"study"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

@@ -42,7 +42,8 @@ class Ground:
 def prepare(config: Config, data: Path, out: Path) -> Ground:
     """Read, split and preprocess a cohort; everything is found again when it is already there."""
     _settle_config(config, out)
-    cohort = split.draw(read_cohort(data, modality=config.modality), seed=config.seed)
+    drawn = config.seed if config.data.split_seed is None else config.data.split_seed
+    cohort = split.draw(read_cohort(data, modality=config.modality), seed=drawn)
     split.write(cohort, out / "split.json")
     write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
     with progress.bar("prepare", len(cohort.cases)) as advance:

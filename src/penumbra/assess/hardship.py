@@ -41,6 +41,8 @@ class Hardship:
     rows: list[Row]
     series: list[dict[str, Any]]
     gates: list[dict[str, Any]]
+    probes: list[dict[str, Any]]
+    """What every probe scored in every condition, for paired comparisons of models."""
 
 
 def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
@@ -48,7 +50,7 @@ def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
     config, settings = model.config, model.config.evaluate
     chosen = _spread(indices, settings.attack_cases)
     if not chosen:
-        return Hardship([], [], [])
+        return Hardship([], [], [], [])
     probes = [_probe(store[i], model) for i in chosen]
     generator = torch.Generator().manual_seed(config.seed + 2)
     judge = bank(model.network, draws=min(settings.draws, DRAWS), generator=generator)
@@ -86,7 +88,8 @@ def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
     patients = [store.cases[i].patient for i in chosen]
     rows = [_row(each, patients, model.task, config) for each in result.conditions]
     series = [_point(c, r) for c, r in zip(result.conditions, rows, strict=True)]
-    return Hardship(rows, series, _gates(result))
+    listed = [_listed(each, patients, model.task) for each in result.conditions]
+    return Hardship(rows, series, _gates(result), listed)
 
 
 def _predict(draws: Bank, task: Task) -> Any:
@@ -152,6 +155,23 @@ def _title(condition: Condition) -> str:
     if condition.kind == "attack":
         return f"{condition.name} eps={condition.level:.4f}"
     return f"{condition.name} severity={condition.level:.0f}"
+
+
+def _listed(condition: Condition, patients: list[str], task: Task) -> dict[str, Any]:
+    listed: dict[str, Any] = {
+        "kind": condition.kind,
+        "name": condition.name,
+        "level": condition.level,
+        "patients": patients,
+    }
+    if task.classes:
+        values = [float(v) for v in condition.values["dice"]]
+        return listed | {"dice": [v if np.isfinite(v) else None for v in values]}
+    labels = torch.cat(condition.labels).tolist()
+    return listed | {
+        "probability": torch.cat(condition.probability).tolist(),
+        "label": [[y if np.isfinite(y) else None for y in row] for row in labels],
+    }
 
 
 def _point(condition: Condition, each: Row) -> dict[str, Any]:

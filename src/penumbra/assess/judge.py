@@ -71,6 +71,7 @@ def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: P
     curves["robustness"] = harder.series
     write_text(out / "cases.csv", _csv(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
+    write_text(out / "evaluation" / "probes.json", json.dumps(harder.probes))
     tree = json.loads(to_json(rows + harder.rows))
     record = {
         "name": model.config.name,
@@ -145,6 +146,11 @@ class Judged:
                 metric if label in (ALL, MEAN) else f"{metric}_{label}": value
                 for (metric, label), value in scored.scores.items()
             }
+            if self.findings:
+                place = len(lines)
+                for f, name in enumerate(self.findings):
+                    line[f"probability_{name}"] = float(self.found[place].probability[f])
+                    line[f"label_{name}"] = float(self.labels[place][f])
             lines.append(line)
         return lines
 

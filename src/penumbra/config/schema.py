@@ -33,6 +33,9 @@ class Data(Section):
         "ignore", description="policy for findings labelled uncertain (-1)"
     )
     fraction: float = Field(1.0, gt=0, le=1, description="share of labelled training patients used")
+    split_seed: int | None = Field(
+        None, ge=0, description="seed of the split by patient; none: the run's own seed"
+    )
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
 
