@@ -1,0 +1,1 @@
+"""The experiment matrix: arms x label fractions x seeds, aggregated into five verdicts."""

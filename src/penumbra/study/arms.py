@@ -1,0 +1,115 @@
+"""What is compared: an arm is a named set of settings on top of one preset.
+
+Architecture, steps, augmentation and tuning are the same in every arm; an arm changes only what its
+name says (METHOD section 5).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from penumbra.errors import ConfigError
+
+Network = Literal["penumbra", "dynunet", "swinunetr", "densenet121"]
+
+_BARE: dict[str, Any] = {
+    "bayes.posterior": "none",
+    "adversarial.weight": 0.0,
+    "attention.gates": False,
+    "attention.weight": 0.0,
+    "attention.clinical": 0.0,
+    "attention.anatomy": 0.0,
+}
+"""A deterministic network without gates and with the task's loss alone."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the study.
+
+    Attributes:
+        settings: dotted overrides of the preset.
+        pretrained: starts from the seed's self-supervised encoder.
+        members: arm whose seeds are evaluated together instead of training anything.
+        network: whose architecture is trained.
+    """
+
+    name: str
+    about: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pretrained: bool = True
+    members: str | None = None
+    network: Network = "penumbra"
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("supervised", "deterministic, from random weights", _BARE, pretrained=False),
+        Arm("ssl", "pre-trained, deterministic", _BARE),
+        Arm(
+            "mc-dropout",
+            "pre-trained, dropout at prediction",
+            {**_BARE, "bayes.posterior": "dropout"},
+        ),
+        Arm("seed-ensemble", "all supervised seeds together", _BARE, False, "supervised"),
+        Arm(
+            "adversarial",
+            "pre-trained, deterministic, adversarially trained with the same budget",
+            {key: v for key, v in _BARE.items() if key != "adversarial.weight"}
+            | {"adversarial.gamma": 0.0},
+        ),
+        Arm("ours", "the whole method"),
+        Arm("ours-minus-ssl", "without pre-training", pretrained=False),
+        Arm(
+            "ours-minus-bayes",
+            "without a posterior",
+            {"bayes.posterior": "none", "adversarial.gamma": 0.0, "attention.weight": 0.0},
+        ),
+        Arm("ours-minus-adversarial", "without L_adv", {"adversarial.weight": 0.0}),
+        Arm(
+            "ours-minus-attention",
+            "without gates and their losses",
+            {key: v for key, v in _BARE.items() if key.startswith("attention.")},
+        ),
+        Arm("ours-minus-region", "pre-trained without regions", {"pretrain.region": 0.0}),
+        Arm(
+            "ours-minus-protocol",
+            "pre-trained without protocols",
+            {"pretrain.protocol": 0.0, "pretrain.protocol_mode": "off"},
+        ),
+        Arm("ours-minus-views", "pre-trained on generic views", {"pretrain.views": "generic"}),
+        Arm("dynunet", "MONAI DynUNet: residual, deep supervision", _BARE, False, None, "dynunet"),
+        Arm("swinunetr", "MONAI Swin UNETR", _BARE, False, None, "swinunetr"),
+        Arm("densenet121", "MONAI DenseNet-121", _BARE, False, None, "densenet121"),
+    )
+}
+
+SCALED = "+temperature"
+"""Suffix of the temperature-scaled rows of an arm: the same run, its probabilities rescaled."""
+
+MAIN = ("supervised", "ssl", "mc-dropout", "seed-ensemble", "adversarial", "ours")
+
+
+def chosen(names: Sequence[str]) -> list[Arm]:
+    """The arms of these names; ``main`` stands for the six that the claims need, ``all`` for all.
+
+    Raises:
+        ConfigError: a name is not an arm.
+    """
+    spelled: list[str] = []
+    for name in names:
+        match name:
+            case "main":
+                spelled += MAIN
+            case "all":
+                spelled += ARMS
+            case "temperature":  # rows of these two runs
+                spelled += ("supervised", "ssl")
+            case _:
+                spelled.append(name)
+    unknown = [name for name in spelled if name not in ARMS]
+    if unknown:
+        known = ", ".join(("main", "all", "temperature", *ARMS))
+        raise ConfigError(f"no arm is called {', '.join(unknown)}; known: {known}")
+    return [ARMS[name] for name in dict.fromkeys(spelled)]

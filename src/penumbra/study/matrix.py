@@ -1,0 +1,237 @@
+"""The matrix: arms x fractions x seeds -> cells, run somewhere, resumed to the cell.
+
+A cell is done when its row exists. Pre-trainings come first, because cells share them; combined
+cells (a seed ensemble) come last. A cell that crashes is tried once more and then reported, and the
+others go on.
+"""
+
+import importlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from penumbra import progress
+from penumbra.config import Config, load
+from penumbra.errors import ConfigError, Stopped
+from penumbra.files import locked, write_text
+from penumbra.study.arms import ARMS, Arm
+from penumbra.study.cell import Cell, Pretraining, members, run_cell
+from penumbra.study.rows import read_row
+
+On = Literal["serial", "processes", "ray"]
+Job = Cell | Pretraining
+Work = Callable[[Job], None]
+ATTEMPTS = 2
+SPLIT_SEED = 0
+"""Every seed trains on the same split: tests are paired, and no ensemble member saw a test case."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that did not finish, and what it last said."""
+
+    job: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked: a resolved preset, a cohort, and the axes of the matrix."""
+
+    config: Config
+    data: Path
+    out: Path
+    arms: tuple[Arm, ...]
+    fractions: tuple[float, ...]
+    seeds: int
+
+    @property
+    def base(self) -> Path:
+        return self.out / "study.yaml"
+
+    def cells(self) -> list[Cell]:
+        """Every cell, combined ones last (their ``seed`` is the number of members)."""
+        cells = [
+            self._cell(arm, fraction, seed)
+            for fraction in self.fractions
+            for arm in self.arms
+            if arm.members is None
+            for seed in range(self.seeds)
+        ]
+        combined = [
+            self._cell(arm, fraction, self.seeds)
+            for fraction in self.fractions
+            for arm in self.arms
+            if arm.members is not None
+        ]
+        needed = [member for cell in combined for member in members(cell)]
+        return list(dict.fromkeys([*cells, *needed, *combined]))
+
+    def pretrainings(self) -> list[Pretraining]:
+        """Every encoder that the cells start from, each once."""
+        return list(dict.fromkeys(p for cell in self.cells() if (p := cell.pretraining)))
+
+    def _cell(self, arm: Arm, fraction: float, seed: int) -> Cell:
+        return Cell(arm.name, fraction, seed, str(self.base), self.data.resolve(), self.out)
+
+
+def begin(study: Study) -> None:
+    """Write the study's resolved preset, or refuse to continue one that has another.
+
+    Raises:
+        ConfigError: the folder holds a study with other settings, a fraction is outside (0, 1], or
+            there is no seed.
+    """
+    if study.seeds < 1 or not study.fractions or not all(0 < f <= 1 for f in study.fractions):
+        raise ConfigError("a study needs --seeds of 1 or more and --fractions within (0, 1]")
+    base = settled(study.config)
+    if study.base.exists():
+        if load(study.base) != base:
+            raise ConfigError(
+                f"{study.base}: this study was begun with other settings; choose another --out"
+            )
+        return
+    write_text(study.base, base.yaml())
+
+
+def settled(config: Config) -> Config:
+    """The same configuration with the split fixed over seeds."""
+    tree = config.model_dump(mode="json")
+    tree["data"]["split_seed"] = tree["data"]["split_seed"] or SPLIT_SEED
+    return Config.model_validate(tree)
+
+
+def run(study: Study, *, on: On = "serial", workers: int = 2) -> list[Failure]:
+    """Run whatever has no row yet, in three waves; returns what failed twice."""
+    begin(study)
+    failures: list[Failure] = []
+    with locked(study.out):
+        cells = study.cells()
+        single = [cell for cell in cells if not ARMS[cell.arm].members]
+        combined = [cell for cell in cells if ARMS[cell.arm].members]
+        for wave in (study.pretrainings(), single, combined):
+            lost = {failure.job for failure in failures}
+            ready = [job for job in wave if not _waits_for(job) & lost]
+            failures += [
+                Failure(job.name, "not run: what it needs has failed")
+                for job in wave
+                if _waits_for(job) & lost
+            ]
+            failures += run_wave(ready, on=on, workers=workers)
+    return failures
+
+
+def run_wave(
+    jobs: Sequence[Job], *, on: On, workers: int, work: Work | None = None
+) -> list[Failure]:
+    """Run independent jobs; one that fails is tried once more after the others."""
+    work = work or run_job
+    left = [job for job in jobs if not is_done(job)]
+    last: dict[str, str] = {}
+    for attempt in range(1, ATTEMPTS + 1):
+        failed = []
+        for job, message in _everywhere(left, work, on, workers):
+            if message is None:
+                progress.console.print(f"{job.name}: done")
+                continue
+            progress.console.print(f"{job.name}: failed, attempt {attempt}: {message}")
+            last[job.name] = message
+            failed.append(job)
+        left = failed
+        if not left:
+            break
+    return [Failure(job.name, last[job.name]) for job in left]
+
+
+def run_job(job: Job) -> None:
+    match job:
+        case Pretraining():
+            job.run()
+        case Cell():
+            run_cell(job)
+
+
+def is_done(job: Job) -> bool:
+    """Whether a job's result is there; a cell's row must also be as it was written."""
+    if not job.row.exists():
+        return False
+    if isinstance(job, Cell):
+        read_row(job.row)
+    return True
+
+
+def _waits_for(job: Job) -> set[str]:
+    if isinstance(job, Pretraining):
+        return set()
+    needed = [job.pretraining] if job.pretraining else []
+    return {each.name for each in [*needed, *members(job)]}
+
+
+def _everywhere(
+    jobs: Sequence[Job], work: Work, on: On, workers: int
+) -> Iterator[tuple[Job, str | None]]:
+    match on:
+        case "serial":
+            for job in jobs:
+                yield job, _attempt(work, job)
+        case "processes":
+            yield from _in_processes(jobs, work, workers)
+        case "ray":
+            yield from _on_ray(jobs, work)
+
+
+def _attempt(work: Work, job: Job) -> str | None:
+    """None when the job finished, else what it said; an interruption is the user's and passes."""
+    try:
+        work(job)
+    except Stopped:
+        raise
+    except Exception as error:  # a cell may fail in any way; it is reported and tried again
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _in_processes(
+    jobs: Sequence[Job], work: Work, workers: int
+) -> Iterator[tuple[Job, str | None]]:
+    """Each job in its own process, so that one that is killed takes no other with it."""
+    context = multiprocessing.get_context("spawn")
+    queue, running = list(jobs), {}
+    pools: dict[object, ProcessPoolExecutor] = {}
+    while queue or running:
+        while queue and len(running) < workers:
+            job = queue.pop(0)
+            pool = ProcessPoolExecutor(1, mp_context=context)
+            future = pool.submit(_attempt, work, job)
+            running[future], pools[future] = job, pool
+        future = next(as_completed(running))
+        job = running.pop(future)
+        error = future.exception()
+        pools.pop(future).shutdown()
+        if isinstance(error, Stopped):
+            raise error
+        yield job, future.result() if error is None else f"its process ended: {error}"
+
+
+def _on_ray(jobs: Iterable[Job], work: Work) -> Iterator[tuple[Job, str | None]]:
+    """The same on a Ray cluster that shares the study's folder and the cohort's."""
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError:
+        raise ConfigError('--on ray needs Ray: pip install "penumbra-imaging[ray]"') from None
+    if not ray.is_initialized():
+        ray.init(address=os.environ.get("RAY_ADDRESS"))
+    remote = ray.remote(max_retries=0)(_attempt)
+    pending = {remote.remote(work, job): job for job in jobs}
+    while pending:
+        (ready,), _ = ray.wait(list(pending), num_returns=1)
+        job = pending.pop(ready)
+        try:
+            yield job, ray.get(ready)
+        except ray.exceptions.RayError as error:
+            yield job, f"{type(error).__name__}: {error}"
+

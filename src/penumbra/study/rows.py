@@ -1,0 +1,70 @@
+"""One JSON file per cell, sealed by the hash of its content; every published number comes from it."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from penumbra.errors import DataError
+from penumbra.files import write_text
+
+SCHEMA = 1
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """SHA-256 over the canonical JSON text of a row, its hash left out."""
+    bare = {key: value for key, value in content.items() if key != "sha256"}
+    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_row(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a cell's row, whole or not at all; what is not finite becomes null."""
+    row = {"schema": SCHEMA, **_finite(content)}
+    write_text(path, json.dumps({**row, "sha256": seal(row)}, indent=1) + "\n")
+
+
+def read_row(path: Path) -> dict[str, Any]:
+    """A cell's row as it was written.
+
+    Raises:
+        DataError: it cannot be read, or was changed since.
+    """
+    try:
+        row = json.loads(path.read_text())
+        stated = row["sha256"]
+        found = seal(row)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a row of a study ({error}); delete it to run it again") from (
+            error
+        )
+    if found != stated:
+        raise DataError(
+            f"{path}: was changed after it was written (its hash is {found[:12]}, it says "
+            f"{str(stated)[:12]}); restore it, or delete it to run the cell again"
+        )
+    return dict(row)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """All rows of a study, in the order of their names.
+
+    Raises:
+        DataError: there is none, or one was changed.
+    """
+    rows = [read_row(path) for path in sorted((folder / "rows").glob("*.json"))]
+    if not rows:
+        raise DataError(f"{folder}: holds no finished cell; run `penumbra study` first")
+    return rows
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
