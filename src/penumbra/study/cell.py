@@ -4,7 +4,7 @@ import csv
 import json
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,17 @@ import torch
 from penumbra import assess, pipeline, trained
 from penumbra.bayes.ensemble import Ensemble
 from penumbra.config import Config, resolve
+from penumbra.files import write_text
 from penumbra.ground import device, prepare
 from penumbra.model import Network
 from penumbra.study import baselines
 from penumbra.study.arms import ARMS
 from penumbra.study.rows import write_row
+from penumbra.trained import Calibration
 from penumbra.types import Task
+
+FITTED = "calibration.json"
+"""What was fitted on validation patients, beside ``metrics.json`` in a cell's folder."""
 
 TIMED = 15
 """Paired forward passes behind the cost of a second head."""
@@ -58,7 +63,9 @@ class Cell:
         if not ARMS[self.arm].pretrained or not self.config.pretrain.steps:
             return None
         special = [k for k in ARMS[self.arm].settings if k.startswith("pretrain.")]
-        return Pretraining(self.arm if special else "shared", self.seed, self.base, self.data, self.out)
+        return Pretraining(
+            self.arm if special else "shared", self.seed, self.base, self.data, self.out
+        )
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ def run_cell(cell: Cell) -> None:
         encoder = wanted.encoder if wanted else None
         pipeline.train(config, cell.data, cell.folder, encoder=encoder)
         pipeline.evaluate(cell.folder)
+        _keep_fitted(cell, trained.load(cell.folder).calibration)
     write_row(cell.row, _row(cell, config, time.monotonic() - start))
 
 
@@ -126,6 +134,11 @@ def _combine(cell: Cell, config: Config) -> None:
     calibration = assess.calibrate(model, ground.store, ground.parts["val"])
     model = replace(model, calibration=calibration)
     assess.assess(model, ground.store, ground.parts, out=cell.folder)
+    _keep_fitted(cell, calibration)
+
+
+def _keep_fitted(cell: Cell, calibration: Calibration) -> None:
+    write_text(cell.folder / FITTED, json.dumps(asdict(calibration)))
 
 
 def _row(cell: Cell, config: Config, seconds: float) -> dict[str, Any]:
@@ -144,17 +157,19 @@ def _row(cell: Cell, config: Config, seconds: float) -> dict[str, Any]:
         "attack_gates": metrics["attack_gates"],
         "seconds": round(seconds, 3),
         "metrics": metrics["rows"],
-        "cases": [{key: _number(value) for key, value in line.items()} for line in cases],
+        "finding_temperature": json.loads((cell.folder / FITTED).read_text())[
+            "finding_temperature"
+        ],
+        "cases": [{key: _value(key, text) for key, text in line.items()} for line in cases],
         "probes": json.loads((cell.folder / "evaluation" / "probes.json").read_text()),
         "second_head": _second_head(cell, config) if cell.arm == "ours" else None,
     }
 
 
-def _number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text or None
+def _value(column: str, text: str) -> Any:
+    if column in {"case", "patient", "site", "part"}:
+        return text
+    return float(text) if text else None
 
 
 def _second_head(cell: Cell, config: Config) -> dict[str, Any]:

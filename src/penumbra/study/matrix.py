@@ -234,4 +234,3 @@ def _on_ray(jobs: Iterable[Job], work: Work) -> Iterator[tuple[Job, str | None]]
             yield job, ray.get(ready)
         except ray.exceptions.RayError as error:
             yield job, f"{type(error).__name__}: {error}"
-

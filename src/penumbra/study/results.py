@@ -3,7 +3,7 @@
 Patients and seeds are drawn again together. Nothing here trains or reads an image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from penumbra.evaluate.statistics import (
 
 Rows = Sequence[dict[str, Any]]
 Values = NDArray[np.float64]
+BINS = 15
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Measure:
     """One figure: a column of the cases, or of the probes in one condition.
 
     Attributes:
-        column: of ``cases.csv``; ``auroc`` and ``ece_findings`` are computed over all cases.
+        column: of ``cases.csv``, with ``*`` at its end the mean of all that begin so; the names in
+            ``COHORT`` are computed over all cases at once.
         kind, condition, level: of a probe; empty for the unattacked cases.
     """
 
@@ -75,8 +77,8 @@ def find(found: Sequence[Group], arm: str, fraction: float) -> Group | None:
 
 def summary(group: Group, measure: Measure, *, samples: int = 2000, seed: int = 0) -> Interval:
     """A figure of one arm over its patients and seeds."""
-    if measure.column == "auroc":
-        return _macro_auroc(group, None, measure, samples=samples, seed=seed)
+    if measure.column in COHORT:
+        return _over_cohort(group, None, (measure, measure), samples=samples, seed=seed)
     values, patients = _matrix(group, measure)
     if values.size == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
@@ -97,8 +99,9 @@ def gain(
     Positive means better, also where lower values are. The test is over patients, seeds averaged.
     ``against`` is the other arm's figure when it is called otherwise (its scaled ECE).
     """
-    if measure.column == "auroc":
-        return _macro_auroc(ours, theirs, measure, samples=samples, seed=seed), float("nan")
+    if measure.column in COHORT:
+        pair = (measure, against or measure)
+        return _over_cohort(ours, theirs, pair, samples=samples, seed=seed), float("nan")
     a, patients = _matrix(ours, measure)
     b, others = _matrix(theirs, against or measure)
     shared = [p for p in patients if p in set(others)]
@@ -125,15 +128,22 @@ def _per_patient(row: dict[str, Any], measure: Measure) -> dict[str, float]:
     collected: dict[str, list[float]] = {}
     for patient, value in _values(row, measure):
         if value is not None:
-            collected.setdefault(str(patient), []).append(float(value))
+            collected.setdefault(patient, []).append(value)
     return {patient: float(np.mean(values)) for patient, values in collected.items()}
 
 
 def _values(row: dict[str, Any], measure: Measure) -> list[tuple[Any, Any]]:
     if not measure.kind:
-        return [(case["patient"], case.get(measure.column)) for case in row["cases"]]
+        return [(case["patient"], _column(case, measure.column)) for case in row["cases"]]
     probe = _probe(row, measure)
     return list(zip(probe["patients"], probe[measure.column], strict=True)) if probe else []
+
+
+def _column(case: dict[str, Any], column: str) -> float | None:
+    if not column.endswith("*"):
+        return case.get(column)
+    found = [v for k, v in case.items() if k.startswith(column[:-1]) and v is not None]
+    return float(np.mean(found)) if found else None
 
 
 def _probe(row: dict[str, Any], measure: Measure) -> dict[str, Any] | None:
@@ -141,11 +151,13 @@ def _probe(row: dict[str, Any], measure: Measure) -> dict[str, Any] | None:
     return next((p for p in row["probes"] if (p["kind"], p["name"], p["level"]) == wanted), None)
 
 
-def _macro_auroc(
-    ours: Group, theirs: Group | None, measure: Measure, *, samples: int, seed: int
+def _over_cohort(
+    ours: Group, theirs: Group | None, pair: tuple[Measure, Measure], *, samples: int, seed: int
 ) -> Interval:
-    """Mean AUROC over findings and seeds, or its relative gain; patients and seeds drawn again."""
-    sides = [[_scored(row, measure) for row in g.rows] for g in (ours, theirs) if g is not None]
+    """A figure of whole cohorts, or its relative gain; patients and seeds are drawn again."""
+    measure = pair[0]
+    named = [(g, m) for g, m in zip((ours, theirs), pair, strict=True) if g is not None]
+    sides = [[_scored(row, m) for row in g.rows] for g, m in named]
     tables = [table for side in sides for table in side]
     if any(table is None for table in tables):
         return Interval(np.nan, np.nan, np.nan, 0)
@@ -154,11 +166,13 @@ def _macro_auroc(
 
     def value(weights: Values, trained: list[Values]) -> Values:
         means = [
-            np.einsum("sr,rs->s", counts, np.stack([_macro(t, weights) for t in side]))
+            np.einsum("sr,rs->s", counts, np.stack([_macro(t, weights, measure) for t in side]))
             / counts.sum(axis=1)
             for side, counts in zip(sides, trained, strict=True)
         ]
-        return means[0] if len(means) == 1 else (means[0] - means[1]) / means[1]
+        if len(means) == 1:
+            return means[0]
+        return (means[0] - means[1]) / means[1] * (-1 if measure.lower_is_better else 1)
 
     rng = np.random.default_rng([seed, 1])
     point = value(ones, [np.ones((1, len(side))) for side in sides])
@@ -171,17 +185,33 @@ def _macro_auroc(
     return interval(float(point[0]), np.concatenate(draws), n=len(set(patients)))
 
 
-def _macro(table: Any, weights: Values) -> Values:
+def _macro(table: Any, weights: Values, measure: Measure) -> Values:
+    """Mean over findings, those left out that have one class only, per row of case weights."""
     probability, label, _ = table
-    areas = []
+    figure = COHORT[measure.column]
+    found = []
     for f in range(label.shape[1]):
         known = (label[:, f] == 0) | (label[:, f] == 1)
-        areas.append(weighted_auroc(probability[known, f], label[known, f], weights[:, known]))
-    stacked = np.stack(areas)
+        found.append(figure(probability[known, f], label[known, f], weights[:, known]))
+    stacked = np.stack(found)
     defined = ~np.isnan(stacked)
-    total = np.where(defined, stacked, 0).sum(axis=0)
-    count = defined.sum(axis=0)
+    total, count = np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0)
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def _ece(probability: Values, label: Values, weights: Values) -> Values:
+    """Expected calibration error of "present" in 15 bins of equal width."""
+    bins = np.eye(BINS)[np.minimum((probability * BINS).astype(int), BINS - 1)]
+    gap = np.abs(weights @ (bins * (label - probability)[:, None])).sum(axis=1)
+    total = weights.sum(axis=1)
+    return np.divide(gap, total, out=np.full_like(gap, np.nan), where=total > 0)
+
+
+COHORT: dict[str, Callable[[Values, Values, Values], Values]] = {
+    "auroc": weighted_auroc,
+    "ece_findings": _ece,
+    "ece_findings_scaled": _ece,
+}
 
 
 def _scored(row: dict[str, Any], measure: Measure) -> tuple[Values, Values, list[str]] | None:
@@ -191,7 +221,7 @@ def _scored(row: dict[str, Any], measure: Measure) -> tuple[Values, Values, list
         if probe is None or "label" not in probe:
             return None
         columns = [np.array(probe[key], dtype=np.float64) for key in ("probability", "label")]
-        return columns[0], columns[1], [str(p) for p in probe["patients"]]
+        return columns[0], columns[1], probe["patients"]
     names = [key for key in row["cases"][0] if key.startswith("label_")] if row["cases"] else []
     if not names:
         return None
@@ -199,7 +229,10 @@ def _scored(row: dict[str, Any], measure: Measure) -> tuple[Values, Values, list
         np.array([[_float(c[prefix + n[6:]]) for n in names] for c in row["cases"]])
         for prefix in ("probability_", "label_")
     )
-    return p, y, [str(case["patient"]) for case in row["cases"]]
+    if measure.column.endswith("_scaled"):
+        odds = np.log(np.clip(p, 1e-12, 1)) - np.log(np.clip(1 - p, 1e-12, 1))
+        p = 1 / (1 + np.exp(-odds / row["finding_temperature"]))
+    return p, y, [case["patient"] for case in row["cases"]]
 
 
 def _float(value: Any) -> float:

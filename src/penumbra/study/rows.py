@@ -22,7 +22,7 @@ def seal(content: Mapping[str, Any]) -> str:
 
 def write_row(path: Path, content: Mapping[str, Any]) -> None:
     """Write a cell's row, whole or not at all; what is not finite becomes null."""
-    row = {"schema": SCHEMA, **_finite(content)}
+    row = {"schema": SCHEMA, **finite(content)}
     write_text(path, json.dumps({**row, "sha256": seal(row)}, indent=1) + "\n")
 
 
@@ -60,11 +60,11 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
+        return {str(key): finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
