@@ -13,13 +13,14 @@ import typer
 
 from penumbra.cli import look as look  # registers its verbs
 from penumbra.cli import share as share  # registers its verbs
+from penumbra.cli import study as study  # registers its verbs
 from penumbra.cli.verbs import app
 from penumbra.errors import ConfigError, PenumbraError
 
 # The parser's exceptions are click's or, in newer typer, a private copy; this base is in both.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 _DOTTED = re.compile(r"--([A-Za-z]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
-_CONFIGURED = {"run", "check", "pretrain", "train"}
+_CONFIGURED = {"run", "check", "pretrain", "train", "study", "labels-curve"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

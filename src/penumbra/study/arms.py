@@ -6,11 +6,9 @@ name says (METHOD section 5).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from penumbra.errors import ConfigError
-
-Network = Literal["penumbra", "dynunet", "swinunetr", "densenet121"]
 
 _BARE: dict[str, Any] = {
     "bayes.posterior": "none",
@@ -31,7 +29,6 @@ class Arm:
         settings: dotted overrides of the preset.
         pretrained: starts from the seed's self-supervised encoder.
         members: arm whose seeds are evaluated together instead of training anything.
-        network: whose architecture is trained.
     """
 
     name: str
@@ -39,7 +36,6 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = True
     members: str | None = None
-    network: Network = "penumbra"
 
 
 ARMS: dict[str, Arm] = {
@@ -79,9 +75,6 @@ ARMS: dict[str, Arm] = {
             {"pretrain.protocol": 0.0, "pretrain.protocol_mode": "off"},
         ),
         Arm("ours-minus-views", "pre-trained on generic views", {"pretrain.views": "generic"}),
-        Arm("dynunet", "MONAI DynUNet: residual, deep supervision", _BARE, False, None, "dynunet"),
-        Arm("swinunetr", "MONAI Swin UNETR", _BARE, False, None, "swinunetr"),
-        Arm("densenet121", "MONAI DenseNet-121", _BARE, False, None, "densenet121"),
     )
 }
 

@@ -16,7 +16,6 @@ from penumbra.config import Config, resolve
 from penumbra.files import write_text
 from penumbra.ground import device, prepare
 from penumbra.model import Network
-from penumbra.study import baselines
 from penumbra.study.arms import ARMS
 from penumbra.study.rows import write_row
 from penumbra.trained import Calibration
@@ -107,8 +106,6 @@ def run_cell(cell: Cell) -> None:
     arm, config = ARMS[cell.arm], cell.config
     if arm.members is not None:
         _combine(cell, config)
-    elif arm.network != "penumbra":
-        baselines.run(arm.network, config, cell.data, cell.folder)
     else:
         wanted = cell.pretraining
         encoder = wanted.encoder if wanted else None
@@ -177,10 +174,8 @@ def _second_head(cell: Cell, config: Config) -> dict[str, Any]:
     task = trained.load(cell.folder).task
     single, double = _sized(config, task, both=False), _sized(config, task, both=True)
     image = torch.zeros(1, len(task.channels), *config.data.patch)
-    ratios = []
     with torch.inference_mode():
-        for _ in range(TIMED):
-            ratios.append(_seconds(double, image) / _seconds(single, image) - 1)
+        ratios = [_seconds(double, image) / _seconds(single, image) - 1 for _ in range(TIMED)]
     counts = [sum(p.numel() for p in network.parameters()) for network in (single, double)]
     return {"parameters": counts[1] / counts[0] - 1, "seconds": ratios}
 

@@ -1,4 +1,4 @@
-"""One JSON file per cell, sealed by the hash of its content; every published number comes from it."""
+"""One JSON file per cell, sealed by its content's hash; every published number comes from these."""
 
 import hashlib
 import json
