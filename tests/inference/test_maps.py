@@ -9,7 +9,7 @@ from penumbra.bayes import bank
 from penumbra.config import Config, resolve
 from penumbra.data.geometry import Geometry
 from penumbra.data.preprocess import Prepared
-from penumbra.inference.maps import CaseMaps, _windows, map_case
+from penumbra.inference.maps import CaseMaps, map_case, windows
 from penumbra.types import Case, Task
 
 TASK = Task(
@@ -111,7 +111,7 @@ def test_one_draw_has_no_epistemic_part_and_no_disagreement(slicewise: Config) -
 def test_every_voxel_belongs_to_the_core_of_exactly_one_window(volumetric: Config) -> None:
     prepared = case((37, 16, 21))
     owners = np.zeros((37, 16, 21), dtype=int)
-    for window in _windows(prepared, volumetric):
+    for window in windows(prepared, volumetric):
         owners[window.place][window.core] += 1
     assert (owners == 1).all()
 

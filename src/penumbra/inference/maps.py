@@ -62,13 +62,13 @@ def map_case(
     """
     canvas = _Canvas(prepared, task, len(bank), 1 + network.findings)
     device = next(network.parameters()).device
-    for window in _windows(prepared, config):
+    for window in windows(prepared, config):
         canvas.add(window, _decode(network, bank, window.image.to(device), task))
     return canvas.maps()
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """Images [n, c, ...] in display units, and where their maps belong in the case.
 
     Attributes:
@@ -89,17 +89,18 @@ class _Window:
         return maps.cpu().movedim(0, -1) if self.stacked else maps.cpu()[0]
 
 
-def _windows(prepared: Prepared, config: Config) -> Iterator[_Window]:
+def windows(prepared: Prepared, config: Config) -> Iterator[Window]:
+    """What the network sees of a case, in turn: slices in batches, or overlapping windows."""
     image = torch.from_numpy(np.array(prepared.image, dtype=np.float32))
     display = to_display(image[None], modality=config.modality, window_hu=config.data.window_hu)[0]
     shape, whole = display.shape[1:], (slice(None),) * (display.dim() - 1)
     if len(shape) == 2:
-        yield _Window(display[None], whole, whole, torch.ones(()))
+        yield Window(display[None], whole, whole, torch.ones(()))
     elif config.data.dim == 2:
         for start in range(0, shape[-1], SLICES_PER_BATCH):
             batch = slice(start, min(start + SLICES_PER_BATCH, shape[-1]))
             stack = rearrange(display[..., batch], "c h w n -> n c h w")
-            yield _Window(stack, (*whole[1:], batch), whole, torch.ones(()), stacked=True)
+            yield Window(stack, (*whole[1:], batch), whole, torch.ones(()), stacked=True)
     else:
         size = tuple(min(p, n) for p, n in zip(config.data.patch, shape, strict=True))
         interval = tuple(max(1, round(n * (1 - OVERLAP))) for n in size)
@@ -107,7 +108,7 @@ def _windows(prepared: Prepared, config: Config) -> Iterator[_Window]:
         places = dense_patch_slices(shape, size, interval)
         for place, core in zip(places, _cores(places), strict=True):
             spot: tuple[Any, ...] = (slice(None), *place)
-            yield _Window(display[spot][None], place, core, weight)
+            yield Window(display[spot][None], place, core, weight)
 
 
 def _cores(places: list[tuple[slice, ...]]) -> list[tuple[slice, ...]]:
@@ -171,7 +172,7 @@ class _Canvas:
         self.voxels_of = {region: torch.zeros(draws) for region in task.regions}
         self.shared = torch.zeros(draws, draws)
 
-    def add(self, window: _Window, decoded: _Decoded) -> None:
+    def add(self, window: Window, decoded: _Decoded) -> None:
         place: tuple[Any, ...] = (..., *window.place)
         for name, total in self.sums.items():
             total[place] += window.laid(getattr(decoded.voxels, name)) * window.weight
@@ -182,7 +183,7 @@ class _Canvas:
         if decoded.labels:
             self._count(window, decoded.labels)
 
-    def _count(self, window: _Window, labels: list[Tensor]) -> None:
+    def _count(self, window: Window, labels: list[Tensor]) -> None:
         """Voxels of every region in every draw, each voxel counted in one window only."""
         core: tuple[Any, ...] = (..., *window.core)
         draws = torch.stack([window.laid(x) for x in labels])[core].flatten(1)

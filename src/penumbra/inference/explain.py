@@ -1,0 +1,235 @@
+"""One question to every explainer: where in this image is the evidence for this structure?
+
+Attention is the mean composite map of the posterior's draws; post-hoc methods explain the network
+with its mean weights; priors look at no network at all. All maps are on the grid of the image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from penumbra.attend import explain as post_hoc
+from penumbra.attend.composite import composite
+from penumbra.attend.modulate import modulate
+from penumbra.bayes.bank import Bank
+from penumbra.bayes.uncertainty import Moments
+from penumbra.data.preprocess import Prepared
+from penumbra.errors import ConfigError
+from penumbra.inference.maps import windows
+from penumbra.model import Network
+from penumbra.trained import Trained
+from penumbra.types import Task
+
+Explainer = Literal[
+    "attention",
+    "modulated",
+    "grad_cam",
+    "grad_cam_pp",
+    "integrated_gradients",
+    "smooth_grad",
+    "occlusion",
+    "centre_prior",
+    "organ_prior",
+]
+EXPLAINERS: tuple[Explainer, ...] = get_args(Explainer)
+POST_HOC: tuple[post_hoc.Method, ...] = get_args(post_hoc.Method)
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Attention and its doubt, map by map, over the posterior's draws.
+
+    Attributes:
+        attention: mean composite map, in [0, 1].
+        uncertainty: map 0 of a segmentation: epistemic variance of the voxel's class; else the
+            variance of the map itself between draws.
+    """
+
+    attention: Float[Tensor, "b m *space"]
+    uncertainty: Float[Tensor, "b m *space"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What every method shows of one case, in the grid of the prepared image.
+
+    Attributes:
+        names: of the maps: the segmentation's foreground, then findings.
+        rows: index of each of them among the network's maps.
+        maps: method -> one map per name, in [0, 1].
+        uncertainty: of the attention, one map per name.
+        u_ref: reference uncertainty per name; from the model, so that scans compare.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[int, ...]
+    maps: dict[Explainer, Float[Tensor, "m *space"]]
+    uncertainty: Float[Tensor, "m *space"]
+    u_ref: tuple[float, ...]
+
+
+def methods_of(text: str) -> tuple[Explainer, ...]:
+    """The methods that a comma-separated list names; ``all`` names every one.
+
+    Raises:
+        ConfigError: a name is unknown.
+
+    Example:
+        >>> methods_of("attention,grad_cam")
+        ('attention', 'grad_cam')
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return EXPLAINERS
+    unknown = [name for name in names if name not in EXPLAINERS]
+    if unknown or not names:
+        raise ConfigError(
+            f"--methods {text}: {', '.join(unknown) or 'nothing'} is no explainer; choose from "
+            f"{', '.join(EXPLAINERS)}, or all"
+        )
+    return tuple(cast(Explainer, name) for name in dict.fromkeys(names))
+
+
+def map_names(task: Task) -> dict[int, str]:
+    """Map index -> what it answers for: 0 the foreground of a segmentation, 1 + j finding j."""
+    names = {0: "foreground"} if task.classes else {}
+    return names | {1 + j: finding for j, finding in enumerate(task.findings)}
+
+
+def reference(model: Trained, row: int, uncertainty: Tensor) -> float:
+    """u_ref of one map: the calibration's for voxels, the training's running one for findings.
+
+    A network that has seen neither (attention trained without L_att) falls back on the 95 %
+    quantile of this image, which makes maps of two scans incomparable.
+    """
+    if row == 0 and model.task.classes:
+        return model.calibration.u_ref
+    running = float(model.network.u_ref) if not model.task.classes else 0.0
+    values = uncertainty.flatten().float()
+    return max(running or float(np.quantile(values.cpu().numpy(), 0.95)), 1e-12)
+
+
+@torch.inference_mode()
+def attend(network: Network, posterior: Bank, image: Float[Tensor, "b c *space"]) -> Attended:
+    """Mean and doubt of the composite maps over the posterior's draws.
+
+    Raises:
+        ConfigError: the network has no gates.
+    """
+    if not len(network.gates):
+        raise ConfigError("this model has no attention gates (attention.gates was false)")
+    voxels, size = Moments("categorical"), (len(image), 1 + network.findings, *image.shape[2:])
+    mean, spread = image.new_zeros(size), image.new_zeros(size)
+    features = posterior.encode(image)
+    for t in range(len(posterior)):
+        output = posterior.decode(features, t)
+        maps = composite(output.attention, network.beta, image.shape[2:]).float()
+        delta = maps - mean  # Welford
+        mean = mean + delta / (t + 1)
+        spread = spread + delta * (maps - mean)
+        if output.segmentation is not None:
+            voxels.update(output.segmentation.float().softmax(1))
+    uncertainty = spread / len(posterior)
+    if network.classes:
+        uncertainty[:, 0] = voxels.uncertainty().epistemic
+    return Attended(mean, uncertainty)
+
+
+def explain_images(
+    model: Trained,
+    posterior: Bank,
+    image: Float[Tensor, "b c *space"],
+    body: Bool[Tensor, "b *space"],
+    *,
+    row: int,
+    method: Explainer,
+) -> Float[Tensor, "b *space"]:
+    """One method's maps for map ``row``, of images in display units; in [0, 1].
+
+    For the foreground of a segmentation, classes above 0 are one class with the log-sum-exp of
+    their logits. CAMs look at the encoder's coarsest features. The noise of SmoothGrad follows
+    from the model's seed.
+    """
+    match method:
+        case "attention":
+            return attend(model.network, posterior, image).attention[:, row]
+        case "modulated":
+            seen = attend(model.network, posterior, image)
+            doubt = seen.uncertainty[:, row]
+            return modulate(
+                seen.attention[:, row],
+                doubt,
+                kappa=model.config.attention.kappa,
+                u_ref=reference(model, row, doubt),
+            )
+        case "centre_prior":
+            return post_hoc.centre_prior(image)
+        case "organ_prior":
+            return post_hoc.organ_prior(body)
+    return post_hoc.explain(
+        logits_of(model.network, row),
+        image,
+        target=1 if row == 0 else row - 1,
+        method=method,
+        generator=torch.Generator().manual_seed(model.config.seed),
+        layer=cast(nn.Module, model.network.encoder.levels[-1]),
+    )
+
+
+def logits_of(network: Network, row: int) -> post_hoc.Logits:
+    """Images -> [background, foreground] voxel logits for map 0, else the findings' logits."""
+
+    def foreground(image: Tensor) -> Tensor:
+        logits = network(image).segmentation
+        assert logits is not None
+        return torch.stack([logits[:, 0], logits[:, 1:].logsumexp(1)], 1)
+
+    def findings(image: Tensor) -> Tensor:
+        logits = network(image).findings
+        assert logits is not None
+        return logits
+
+    return foreground if row == 0 else findings
+
+
+def explain_case(
+    model: Trained, posterior: Bank, prepared: Prepared, *, methods: Sequence[Explainer]
+) -> Explanation:
+    """Every method's maps of a whole case; windows are blended as in prediction."""
+    named = map_names(model.task)
+    shape, rows = prepared.image.shape[1:], tuple(named)
+    maps = {method: torch.zeros(len(rows), *shape) for method in methods}
+    doubt, total = torch.zeros(len(rows), *shape), torch.zeros(shape)
+    device = next(model.network.parameters()).device
+    whole_body = torch.from_numpy(np.array(prepared.body))
+    for window in windows(prepared, model.config):
+        image, place = window.image.to(device), (..., *window.place)
+        body = whole_body[window.place]
+        body = body.movedim(-1, 0) if window.stacked else body[None]
+        seen = attend(model.network, posterior, image)
+        total[window.place] += window.weight
+        for k, row in enumerate(rows):
+            doubt[k][place] += window.laid(seen.uncertainty[:, row]) * window.weight
+            for method in methods:
+                if method == "modulated":
+                    continue
+                shown = explain_images(
+                    model, posterior, image, body.to(device), row=row, method=method
+                )
+                maps[method][k][place] += window.laid(shown) * window.weight
+            if "modulated" in maps:
+                maps["modulated"][k][place] += window.laid(seen.attention[:, row]) * window.weight
+    doubt /= total
+    for each in maps.values():
+        each /= total
+    u_ref = tuple(reference(model, row, doubt[k]) for k, row in enumerate(rows))
+    if "modulated" in maps:
+        kappa = model.config.attention.kappa
+        for k, each in enumerate(maps["modulated"]):
+            each.copy_(modulate(each.clone(), doubt[k], kappa=kappa, u_ref=u_ref[k]))
+    return Explanation(tuple(named.values()), rows, maps, doubt, u_ref)

@@ -1,0 +1,87 @@
+"""Two channels on one picture: attention as color, its uncertainty as hatching.
+
+A second color on top of a first cannot be read apart, least of all by a color-blind reader;
+texture can. Orange and blue are Okabe and Ito's, told apart under every common color blindness.
+"""
+
+import base64
+import io
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+
+ATTENTION = (230, 159, 0)
+DOUBT = (0, 114, 178)
+STEPS = (0.5, 1.0)
+"""Uncertainty as a share of u_ref: hatched from the first on, cross-hatched from the second."""
+
+SIDE, PERIOD, STROKE = 400, 10, 2
+
+
+def overlay(
+    gray: Float[np.ndarray, "h w"],
+    attention: Float[np.ndarray, "h w"],
+    doubt: Float[np.ndarray, "h w"] | None,
+    *,
+    scale: tuple[float, float],
+    aspect: float = 1.0,
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    """A picture of about ``SIDE`` pixels: gray image, orange attention, blue hatching.
+
+    Args:
+        gray: image in display units.
+        doubt: uncertainty over u_ref; none draws no hatching.
+        scale: attention that gets no color and full color; values beyond are clipped.
+        aspect: height of a pixel over its width.
+    """
+    size = _size(gray.shape, aspect)
+    low, high = scale
+    share = np.clip((attention - low) / max(high - low, 1e-12), 0, 1)
+    weight = 0.75 * _resize(share, size)[..., None]
+    ground = 255 * _resize(np.clip(gray, 0, 1), size)[..., None]
+    mixed = (1 - weight) * ground + weight * np.array(ATTENTION)
+    if doubt is not None:
+        mixed[hatching(_resize(doubt, size))] = DOUBT
+    return mixed.round().astype(np.uint8)
+
+
+def hatching(doubt: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Pixels of the lines: one diagonal from the first step, both from the second."""
+    row, column = np.indices(doubt.shape)
+    rising = (row + column) % PERIOD < STROKE
+    falling = (row - column) % PERIOD < STROKE
+    return (rising & (doubt >= STEPS[0])) | (falling & (doubt >= STEPS[1]))
+
+
+def ramp(width: int = 160, height: int = 14) -> UInt8[np.ndarray, "rows columns 3"]:
+    """The legend of attention: on mid gray, from no color to full color."""
+    weight = 0.75 * np.linspace(0, 1, width)[None, :, None].repeat(height, 0)
+    return ((1 - weight) * 128 + weight * np.array(ATTENTION)).round().astype(np.uint8)
+
+
+def swatch(doubt: float, side: int = 28) -> UInt8[np.ndarray, "rows columns 3"]:
+    """The legend of one step of uncertainty, on mid gray."""
+    picture = np.full((side, side, 3), 128, np.uint8)
+    picture[hatching(np.full((side, side), doubt))] = DOUBT
+    return picture
+
+
+def data_url(picture: UInt8[np.ndarray, "rows columns 3"]) -> str:
+    """The picture as a link that holds it."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _size(shape: tuple[int, ...], aspect: float) -> tuple[int, int]:
+    height, width = shape
+    enlarge = SIDE / max(height * aspect, width)
+    return max(1, round(width * enlarge)), max(1, round(height * aspect * enlarge))
+
+
+def _resize(
+    values: Float[np.ndarray, "h w"], size: tuple[int, int]
+) -> Float[np.ndarray, "rows columns"]:
+    picture = Image.fromarray(values.astype(np.float32))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
