@@ -38,8 +38,10 @@ def test_replacing_the_gate_by_its_mean_changes_the_prediction(generator: torch.
     for gate in net.gates:
         gate.register_forward_hook(lambda m, i, out: out.mean((2, 3), keepdim=True).expand_as(out))
     after = net(image)
-    assert before.segmentation is not None and after.segmentation is not None
-    assert before.findings is not None and after.findings is not None
+    assert before.segmentation is not None
+    assert after.segmentation is not None
+    assert before.findings is not None
+    assert after.findings is not None
     assert float((before.segmentation - after.segmentation).abs().max()) > 1e-3
     assert float((before.findings - after.findings).abs().max()) > 1e-5
 
