@@ -66,7 +66,7 @@ def groups(rows: Rows) -> list[Group]:
         raise DataError(f"the rows stem from {len(splits)} splits of patients; they do not compare")
     keys = dict.fromkeys((row["arm"], row["fraction"]) for row in rows)
     return [
-        Group(arm, share, tuple(r for r in rows if (r["arm"], r["fraction"]) == (arm, share)))
+        Group(arm, float(share), tuple(r for r in rows if (r["arm"], r["fraction"]) == (arm, share)))
         for arm, share in keys
     ]
 
