@@ -126,7 +126,7 @@ def waves(study: Study) -> list[list[Job]]:
     """Pre-trainings, single cells, combined cells: each wave needs those before it alone."""
     cells = study.cells()
     return [
-        [*study.pretrainings()],
+        list(study.pretrainings()),
         [cell for cell in cells if not ARMS[cell.arm].members],
         [cell for cell in cells if ARMS[cell.arm].members],
     ]
@@ -174,8 +174,10 @@ def is_done(job: Job) -> bool:
 def _waits_for(job: Job) -> set[str]:
     if isinstance(job, Pretraining):
         return set()
-    needed = [job.pretraining] if job.pretraining else []
-    return {each.name for each in [*needed, *members(job)]}
+    needed: list[Job] = [*members(job)]
+    if job.pretraining:
+        needed.append(job.pretraining)
+    return {each.name for each in needed}
 
 
 def _everywhere(
