@@ -11,6 +11,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,17 +60,21 @@ class Course:
     cpu_s: float
 
 
+Courses = dict[tuple[str, int], Course]
+
+
 def begin(start: Start, work: list[Callable[[], object]], meeting: Path) -> list[Job]:
     if len(work) == 1:
         return [start(work[0])]
     return [
-        start(lambda r=rank, w=each: as_rank(r, len(work), meeting, w))
-        for rank, each in enumerate(work)
+        start(partial(as_rank, rank, len(work), meeting, each)) for rank, each in enumerate(work)
     ]
 
 
 @pytest.fixture(scope="module")
-def courses(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Course]:
+def courses(
+    phantom: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, int], Course]:
     """Every stage once, unhurt, in one process and in two."""
     root = tmp_path_factory.mktemp("courses")
     (phantom.parent / "films").mkdir()
@@ -86,15 +91,16 @@ def courses(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
         for stage in (whole, predict):  # what every process would otherwise load and compile
             stage(tiny(), phantom, root / "warm")
         for world in (1, 2):
-            run = root / f"run-{world}"
-            run.mkdir()
+            run = root / f"course-{world}" / "run"
+            run.mkdir(parents=True)
             for name, stage in STAGES.items():
                 if name == "calibrate":
                     shutil.rmtree(run / "model")
                 before = root / f"before-{name}-{world}"
                 shutil.copytree(run, before)
-                work = lambda stage=stage: stage(tiny(), phantom, run)  # noqa: B023, E731
-                processes = [work] * (1 if name == "predict" else world)
+                processes = [partial(stage, tiny(), phantom, run)] * (
+                    1 if name == "predict" else world
+                )
                 jobs = begin(start, processes, root / f"meeting-{name}-{world}")
                 assert [job.wait() for job in jobs] == [0] * len(jobs), jobs[0].said.read_text()
                 found[name, world] = Course(before, content(run), max(j.cpu_s for j in jobs))
@@ -107,7 +113,7 @@ def courses(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
 def test_a_stage_that_is_killed_ends_as_if_nothing_had_happened(
     phantom: Path,
     tmp_path: Path,
-    courses: dict[tuple[str, int], Course],
+    courses: Courses,
     start: Start,
     name: str,
     world: int,
@@ -119,10 +125,9 @@ def test_a_stage_that_is_killed_ends_as_if_nothing_had_happened(
         pytest.skip("set PENUMBRA_KILLS=20")
     chance, course = random.Random(f"{name} {world} {workers}"), courses[name, world]
     for number in range(KILLS):
-        run = tmp_path / f"run-{number}"
+        run = tmp_path / f"{number}" / "run"
         shutil.copytree(course.before, run)
-        config = tiny(data__workers=workers)
-        work = lambda run=run: STAGES[name](config, phantom, run)  # noqa: E731
+        work = partial(STAGES[name], tiny(data__workers=workers), phantom, run)
         victim = chance.randrange(world)
         doomed = [work] * world
         doomed[victim] = dies_after(chance.uniform(0, course.cpu_s), work)
@@ -140,7 +145,7 @@ def test_a_stage_that_is_killed_ends_as_if_nothing_had_happened(
 
 
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
-    phantom: Path, tmp_path: Path, courses: dict[tuple[str, int], Course], start: Start
+    phantom: Path, tmp_path: Path, courses: Courses, start: Start
 ) -> None:
     chance, run = random.Random(0), tmp_path / "run"
     for _ in range(2 + KILLS):
@@ -154,7 +159,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
 def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(
     phantom: Path,
     tmp_path: Path,
-    courses: dict[tuple[str, int], Course],
+    courses: Courses,
     start: Start,
     number: int,
 ) -> None:

@@ -201,6 +201,11 @@ def predict(
     draws: Annotated[
         int | None, typer.Option(min=1, help="Posterior draws.  [default: the run's]")
     ] = None,
+    on: Annotated[
+        Literal["serial", "processes", "ray"],
+        typer.Option("--on", help="Where to predict."),
+    ] = "serial",
+    workers: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
 ) -> None:
     """Predict scans: segmentation or findings, uncertainty in the scan's own space, and triage."""
     for each in scan:
@@ -208,7 +213,8 @@ def predict(
     writable(out)
     from penumbra.inference.scan import predict_scans
 
-    done(predict_scans(run, scan, out, draws=draws), f"penumbra view {out}")
+    wrote = predict_scans(run, scan, out, draws=draws, on=on, workers=workers)
+    done(wrote, f"penumbra view {out}")
 
 
 @app.command()
