@@ -171,7 +171,8 @@ def _train(
     stage.prepare(config.train.steps)
     model = Trained(network.eval(), ground.store.task, config, provenance=ground.provenance)
     calibration = assess.calibrate(model, ground.store, ground.parts["val"])
-    replace(model, calibration=calibration).save(out / "model")
+    model = replace(model, calibration=calibration)
+    assess.calibrate_attention(model, ground.store, ground.parts["val"]).save(out / "model")
     return out / "model"
 
 
