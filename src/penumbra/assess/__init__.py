@@ -3,6 +3,7 @@
 from penumbra.assess.attention import calibrate_attention
 from penumbra.assess.calibrate import calibrate
 from penumbra.assess.judge import assess
+from penumbra.assess.temper import temper
 from penumbra.assess.validate import validate
 
-__all__ = ["assess", "calibrate", "calibrate_attention", "validate"]
+__all__ = ["assess", "calibrate", "calibrate_attention", "temper", "validate"]

@@ -84,7 +84,7 @@ def _rows(model: Trained) -> tuple[int, ...]:
 
 def _look(model: Trained, store: Store, indices: Sequence[int], *, name: str) -> Iterator[_Seen]:
     chance = torch.Generator().manual_seed(model.config.seed)
-    posterior = bank(model.network, draws=model.config.evaluate.draws, generator=chance)
+    posterior = bank(model.network, draws=model.config.evaluate.fixed_draws, generator=chance)
     with progress.bar(name, len(indices)) as advance:
         for index in indices:
             case = store[index]

@@ -78,7 +78,7 @@ def draw_maps(
 ) -> Maps:
     """Every method's map of every picture; the same draws for all."""
     chance = torch.Generator().manual_seed(model.config.seed)
-    posterior = bank(model.network, draws=model.config.evaluate.draws, generator=chance)
+    posterior = bank(model.network, draws=model.config.evaluate.fixed_draws, generator=chance)
     maps: Maps = {}
     for method in methods:
         maps[method] = [
