@@ -55,7 +55,8 @@ def explain_scan(
     model = trained.load(run)
     prepared = prepare(case_of(scan, model.task), model.task, model.config.data)
     generator = torch.Generator().manual_seed(model.config.seed)
-    posterior = bank(model.network, draws=draws or model.config.evaluate.draws, generator=generator)
+    count = draws or model.config.evaluate.fixed_draws
+    posterior = bank(model.network, draws=count, generator=generator)
     with progress.bar("explain", 1) as advance:
         found = explain_case(model, posterior, prepared, methods=methods)
         advance(prepared.id)
@@ -102,7 +103,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
     gray, unsure = display[0, 0].numpy(), _cut(doubt, at)
     spacing = case.spacing_mm
     aspect = spacing[1] / spacing[0] if len(spacing) == 3 else spacing[0] / spacing[1]
-    plain = overlay(gray, np.zeros_like(gray), None, scale=(0, 1), aspect=aspect)
+    plain = overlay(gray, np.zeros_like(gray), None, scale=(0.0, 1.0), aspect=aspect)
     panels = [{"title": "image", "png": data_url(plain), "low": "", "high": ""}]
     for method, maps in found.maps.items():
         shown = _cut(maps[k].numpy(), at)
