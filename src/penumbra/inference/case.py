@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from penumbra.bayes import bank
 from penumbra.bayes.temperature import apply_temperature
+from penumbra.config.schema import Draws
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.evaluate.overlap import label_map
 from penumbra.files import write_text
@@ -15,12 +15,12 @@ from penumbra.inference.files import write_map
 from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.inference.page import write_page
 from penumbra.inference.summary import summarize
-from penumbra.trained import Trained
+from penumbra.trained import Trained, posterior
 from penumbra.types import Case
 
 
 def predict_case(
-    model: Trained, case: Case, out: Path, *, draws: int | None = None, origin: str | None = None
+    model: Trained, case: Case, out: Path, *, draws: Draws | None = None, origin: str | None = None
 ) -> list[Path]:
     """Predict one case and write its maps, page and, last of all, its summary.
 
@@ -29,9 +29,12 @@ def predict_case(
     """
     prepared = prepare(case, model.task, model.config.data)
     generator = torch.Generator().manual_seed(model.config.seed)
-    count = draws or model.config.evaluate.draws
-    posterior = bank(model.network, draws=count, generator=generator)
-    maps = map_case(model.network, posterior, prepared, model.task, model.config)
+    config = model.config
+    if draws is not None:
+        wanted = config.evaluate.model_copy(update={"draws": draws})
+        config = config.model_copy(update={"evaluate": wanted})
+    bank = posterior(model.network, config.evaluate.draws, generator=generator)
+    maps = map_case(model.network, bank, prepared, model.task, config)
     return write_maps(maps, prepared, model, out, origin=origin)
 
 

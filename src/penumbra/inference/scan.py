@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penumbra import __version__, jobs, progress, trained
+from penumbra.config.schema import Draws
 from penumbra.data.store import fingerprint
 from penumbra.errors import DataError, PenumbraError
 from penumbra.files import locked
@@ -28,7 +29,7 @@ class Batch:
     run: Path
     scans: tuple[Path, ...]
     out: Path
-    draws: int | None
+    draws: Draws | None
 
 
 def predict_scans(
@@ -36,7 +37,7 @@ def predict_scans(
     scans: Sequence[Path],
     out: Path,
     *,
-    draws: int | None = None,
+    draws: Draws | None = None,
     on: On = "serial",
     workers: int = 2,
 ) -> list[Path]:
@@ -44,12 +45,12 @@ def predict_scans(
 
     Each scan gets its maps, ``<case>.json`` and ``<case>.html``; ``triage.csv`` and
     ``triage.html`` list all cases of ``out``, the ones in most need of review first. A scan whose
-    summary says that this model has seen it, with as many draws, is not predicted again.
+    summary says that this model has seen it, with the same draws, is not predicted again.
 
     Args:
         scans: each an image, a DICOM series (folder or zip), or a case folder with one file per
             channel.
-        draws: posterior draws; by default as many as the run's evaluation used.
+        draws: posterior draws, ``auto`` or ``propagate``; by default as in the run's evaluation.
         on: here, in ``workers`` processes, or on a Ray cluster that sees the same folders.
 
     Raises:
@@ -96,7 +97,7 @@ def predict_batch(batch: Batch) -> None:
 
 
 def _each(
-    model: Trained, run: Path, cases: Sequence[Case], out: Path, draws: int | None
+    model: Trained, run: Path, cases: Sequence[Case], out: Path, draws: Draws | None
 ) -> Iterator[tuple[list[Path], str | None]]:
     maker = _digest_of(run)
     for case in cases:
@@ -109,7 +110,7 @@ def _each(
 
 
 def _batches(
-    run: Path, scans: Sequence[Path], out: Path, draws: int | None, workers: int
+    run: Path, scans: Sequence[Path], out: Path, draws: Draws | None, workers: int
 ) -> list[Batch]:
     size = min(SCANS_PER_JOB, -(-len(scans) // workers))
     starts = range(0, len(scans), size)
@@ -138,7 +139,7 @@ def _digest_of(run: Path) -> str:
     return found.hexdigest()
 
 
-def _origin(maker: str, case: Case, draws: int) -> str:
+def _origin(maker: str, case: Case, draws: Draws) -> str:
     """A hash of all that a prediction follows from."""
     files = {channel: fingerprint(path) for channel, path in case.images.items()}
     facts = json.dumps([__version__, maker, files, draws], sort_keys=True)
