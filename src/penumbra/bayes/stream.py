@@ -73,6 +73,7 @@ def window_maps(
 
 def most_probable(probabilities: Float[Tensor, "b c *space"]) -> UInt8[Tensor, "b *space"]:
     """``argmax`` over classes, the first of equals, where torch's own is slower than a decoder."""
+    probabilities = probabilities.detach()
     best = probabilities[:, 0].clone()
     labels = torch.zeros_like(best, dtype=torch.uint8)
     for c in range(1, probabilities.shape[1]):
