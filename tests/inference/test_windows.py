@@ -116,6 +116,7 @@ def test_no_seam_runs_through_the_epistemic_map_whichever_way_it_is_cut(
     case: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cutting, "TILE_NUMBERS", 8 * 64 * 16 * 8)
+    monkeypatch.setattr(cutting, "WHOLE_NUMBERS", 0)
     config = resolve("phantom-mri", size="tiny", overrides={"data.dim": 3, "data.patch": [8, 8, 8]})
     net = trained.build(config, TASK)
     trained.convert(net, config)
@@ -137,6 +138,7 @@ def test_every_voxel_is_counted_in_exactly_one_window(
     how: str, case: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cutting, "TILE_NUMBERS", 2**17)
+    monkeypatch.setattr(cutting, "WHOLE_NUMBERS", 0)
     overrides = {"data.dim": 3, "data.patch": [16, 16, 8]}
     config = resolve("phantom-mri", size="tiny", overrides=overrides)
     owners = np.zeros((70, 49, 21), dtype=int)

@@ -29,8 +29,9 @@ SLICES_PER_BATCH = 16
 OVERLAP = 0.5
 HALO = 16
 """Voxels of context around a tile's core; cores are multiples of it, in step with the encoder."""
-TILE_NUMBERS = 2**26
-"""Most numbers in a tile's finest feature map: 256 MiB."""
+WHOLE_NUMBERS, TILE_NUMBERS = 2**26, 2**25
+"""Most numbers in the finest feature map of a volume that is seen whole, and of a tile of others:
+256 and 128 MiB; the larger the volume, the more of the memory is the maps' own."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,11 @@ def windows(
     prepared: Prepared, config: Config, *, how: Literal["blend", "tile"] = "blend"
 ) -> Iterator[Window]:
     """The windows of a case, in a fixed order; ``how`` says it of volumetric networks."""
-    image = torch.from_numpy(np.array(prepared.image, dtype=np.float32))
-    display = to_display(image[None], modality=config.modality, window_hu=config.data.window_hu)[0]
+    display = to_display(
+        torch.from_numpy(np.array(prepared.image, dtype=np.float32))[None],
+        modality=config.modality,
+        window_hu=config.data.window_hu,
+    )[0]
     shape, whole = display.shape[1:], (slice(None),) * (display.dim() - 1)
     one = torch.ones(())
     if len(shape) == 2:
@@ -74,7 +78,9 @@ def windows(
             stack = rearrange(display[..., batch], "c h w n -> n c h w")
             yield Window(stack, (*every, batch), every, whole, one, stacked=True)
     elif how == "tile":
-        size = tile_size(shape, voxels=TILE_NUMBERS // config.model.widths[0])
+        size = tuple(shape)
+        if math.prod(shape) * config.model.widths[0] > WHOLE_NUMBERS:
+            size = tile_size(shape, voxels=TILE_NUMBERS // config.model.widths[0])
         halo = tuple(0 if s == n else HALO for s, n in zip(size, shape, strict=True))
         for tile in tiles(shape, window=size, halo=halo):
             yield Window(display[_all(tile.window)][None], tile.place, tile.core, whole, one)
