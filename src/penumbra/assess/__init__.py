@@ -1,7 +1,7 @@
 """A trained model against held-out patients: validation, calibration, scores, hardship, samples."""
 
 from penumbra.assess.calibrate import calibrate
-from penumbra.assess.judge import assess
+from penumbra.assess.judge import JUDGED, assess, judge
 from penumbra.assess.validate import validate
 
-__all__ = ["assess", "calibrate", "validate"]
+__all__ = ["JUDGED", "assess", "calibrate", "judge", "validate"]

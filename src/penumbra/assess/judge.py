@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -13,13 +14,14 @@ import torch
 
 from penumbra import progress
 from penumbra.assess.calibrate import expert_masks
+from penumbra.assess.curves import coverage, diagram
 from penumbra.assess.hardship import hardship
 from penumbra.assess.samples import Samples
 from penumbra.bayes import bank
 from penumbra.bayes.temperature import apply_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
-from penumbra.evaluate import calibration, localization, selective
+from penumbra.evaluate import calibration, localization
 from penumbra.evaluate.findings import Findings, score_findings, score_uncertainty
 from penumbra.evaluate.protocol import (
     ALL,
@@ -57,17 +59,25 @@ UNCERTAINTIES = {
 Tallies = dict[str, calibration.Tally]
 
 
-def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: Path) -> Path:
+def assess(
+    model: Trained,
+    store: Store,
+    indices: dict[Part, list[int]],
+    *,
+    out: Path,
+    parts: Sequence[Part] = JUDGED,
+) -> Path:
     """Score validation and test patients; write metrics, cases, curves and samples."""
     rows: list[Row] = []
     table: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
-    for part in JUDGED:
-        judged = _judge(model, store, parts[part], part, Samples(out) if part == "test" else None)
+    for part in parts:
+        samples = Samples(out) if part == "test" else None
+        judged = judge(model, store, indices[part], part, samples=samples)
         rows += judged.rows(model, part)
         table += judged.table(part)
         curves = judged.curves()
-    harder = hardship(model, store, parts["test"])
+    harder = hardship(model, store, indices["test"])
     curves["robustness"] = harder.series
     write_text(out / "cases.csv", _csv(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
@@ -162,7 +172,7 @@ class Judged:
             found = self._findings()
             tallies["findings"] = [calibration.bernoulli(found.probability, found.labels)]
         curves["reliability"] = {
-            name: _diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
+            name: diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
         }
         unsure = [
             next((s.scores[h, ALL] for h in HEADLINE if (h, ALL) in s.scores), np.nan)
@@ -170,14 +180,20 @@ class Judged:
         ]
         risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]
         if not np.isnan(risk).all():
-            curves["risk_coverage"] = _coverage(np.array(unsure), np.array(risk))
+            curves["risk_coverage"] = coverage(np.array(unsure), np.array(risk))
         return curves
 
 
 @torch.inference_mode()
-def _judge(
-    model: Trained, store: Store, indices: list[int], part: Part, samples: Samples | None
+def judge(
+    model: Trained,
+    store: Store,
+    indices: list[int],
+    part: Part,
+    *,
+    samples: Samples | None = None,
 ) -> Judged:
+    """Every case scored by itself; nothing is written."""
     settings = model.config
     generator = torch.Generator().manual_seed(settings.seed + 1)
     draws = bank(model.network, draws=settings.evaluate.draws, generator=generator)
@@ -259,26 +275,6 @@ def _score_attention(
         )
         scores |= {(f"attention/{m}", names[row]): v for m, v in found.items()}
     return scores
-
-
-def _diagram(tally: calibration.Tally) -> dict[str, list[float]]:
-    """The bins that hold a prediction."""
-    curve = calibration.reliability(tally)
-    filled = curve.mass > 0
-    columns = {"confidence": curve.confidence, "accuracy": curve.accuracy, "count": curve.mass}
-    return {name: column[filled].tolist() for name, column in columns.items()}
-
-
-def _coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
-    defined = ~(np.isnan(unsure) | np.isnan(risk))
-    unsure, risk = unsure[defined], risk[defined]
-    curve = selective.risk_coverage(unsure, risk)
-    return {
-        "coverage": curve.coverage.tolist(),
-        "risk": curve.risk.tolist(),
-        "oracle": selective.risk_coverage(risk, risk).risk.tolist(),
-        "random": [float(risk.mean())] * len(risk),
-    }
 
 
 def _csv(table: list[dict[str, Any]]) -> str:

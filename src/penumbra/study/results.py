@@ -233,7 +233,7 @@ def _scored(row: dict[str, Any], measure: Measure) -> tuple[Values, Values, list
     )
     if measure.column.endswith("_scaled"):
         odds = np.log(np.clip(p, 1e-12, 1)) - np.log(np.clip(1 - p, 1e-12, 1))
-        p = 1 / (1 + np.exp(-odds / row["finding_temperature"]))
+        p = 1 / (1 + np.exp(-odds / row["calibration"]["finding_temperature"]))
     return p, y, [case["patient"] for case in row["cases"]]
 
 

@@ -1,5 +1,6 @@
 """Per-image task losses, in float32, with ignored voxels and unstated findings left out."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -80,3 +81,15 @@ def settle(
         case "ignore":
             target, known = torch.where(unsure, 0.0, labels), known & ~unsure
     return torch.where(known, target, 0.0), known.to(labels.dtype)
+
+
+def deeply_supervised(
+    levels: Sequence[Float[Tensor, "b c *space"]], labels: Int[Tensor, "b *space"], *, dice: float
+) -> Float[Tensor, " b"]:
+    """``segmentation_loss`` averaged over levels, each weighing half of the finer one before it.
+
+    nnU-Net's deep supervision (Isensee et al. 2021); a single level gives its own loss.
+    """
+    shares = [0.5**k for k in range(len(levels))]
+    each = [segmentation_loss(logits, labels, dice=dice) for logits in levels]
+    return torch.stack([s / sum(shares) * x for s, x in zip(shares, each, strict=True)]).sum(0)

@@ -23,7 +23,7 @@ from penumbra.robust import adversarial
 from penumbra.trained import convert
 from penumbra.training import ranks
 from penumbra.training.loader import Batch
-from penumbra.training.losses import findings_loss, segmentation_loss
+from penumbra.training.losses import deeply_supervised, findings_loss
 from penumbra.training.precision import autocast
 from penumbra.training.schedule import Ramp
 from penumbra.types import Output
@@ -144,7 +144,8 @@ class Supervised:
         losses = []
         if output.segmentation is not None:
             dice = self.config.train.dice
-            losses.append(segmentation_loss(output.segmentation, batch["segmentation"], dice=dice))
+            levels = (output.segmentation, *output.deep)
+            losses.append(deeply_supervised(levels, batch["segmentation"], dice=dice))
         if output.findings is not None:
             policy = self.config.data.uncertain
             losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
@@ -253,7 +254,8 @@ class Supervised:
     def _report(self, terms: Parts, step: int) -> Parts:
         total = torch.stack(list(terms.values())).sum()
         logged = {f"loss/{name}": value.detach() for name, value in terms.items()}
-        if step % self.config.train.validate_every == 0 and len(terms) > 1:
+        every = self.config.train.validate_every
+        if every and step % every == 0 and len(terms) > 1:
             logged |= _gradient_shares(terms, list(self.module.decoder.parameters()))
         return {"total": total} | logged
 
