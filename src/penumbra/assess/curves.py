@@ -1,4 +1,4 @@
-"""Reliability and risk-coverage curves as the report draws them."""
+"""Reliability and risk-coverage curves as ``curves.json`` holds them."""
 
 import numpy as np
 
@@ -13,8 +13,7 @@ def diagram(tally: calibration.Tally) -> dict[str, list[float]]:
     return {name: column[filled].tolist() for name, column in columns.items()}
 
 
-def coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
-    """Mean risk against the share of cases kept, those left out that have no score."""
+def risk_coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
     defined = ~(np.isnan(unsure) | np.isnan(risk))
     unsure, risk = unsure[defined], risk[defined]
     curve = selective.risk_coverage(unsure, risk)

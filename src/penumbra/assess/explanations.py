@@ -50,22 +50,7 @@ def compare(
     tuning: Sequence[int],
     localizer: Trained | None = None,
 ) -> list[Row]:
-    """``scored`` over patients, each figure with its interval."""
-    cases = scored(model, store, indices, methods, tuning=tuning, localizer=localizer)
-    samples, seed = model.config.evaluate.bootstrap, model.config.seed
-    return summarise(cases, part="test", samples=samples, seed=seed)
-
-
-def scored(
-    model: Trained,
-    store: Store,
-    indices: Sequence[int],
-    methods: Sequence[Explainer],
-    *,
-    tuning: Sequence[int],
-    localizer: Trained | None = None,
-) -> list[CaseScores]:
-    """Figures ``explanation/<method>/<metric>`` of every annotated structure of every case.
+    """Rows ``explanation/<method>/<metric>`` for every annotated structure, over patients.
 
     Localization: hit, IoU at Otsu's and at the tuned threshold, AUPRC, centroid error in mm.
     Faithfulness: area under insertion and deletion, on the network with its mean weights; for
@@ -102,7 +87,8 @@ def scored(
         for found, each in zip(scores, judged, strict=True):
             values = _localization(_foreground(localizer, each), each, threshold)
             found |= {(f"explanation/localizer/{m}", named[each.row]): v for m, v in values.items()}
-    return [CaseScores(p.case, p.patient, s) for p, s in zip(judged, scores, strict=True)]
+    cases = [CaseScores(p.case, p.patient, s) for p, s in zip(judged, scores, strict=True)]
+    return summarise(cases, part="test", samples=settings.evaluate.bootstrap, seed=settings.seed)
 
 
 def _pictures(model: Trained, store: Store, indices: Sequence[int]) -> list[Picture]:

@@ -14,7 +14,7 @@ import torch
 
 from penumbra import progress
 from penumbra.assess.calibrate import expert_masks
-from penumbra.assess.curves import coverage, diagram
+from penumbra.assess.curves import diagram, risk_coverage
 from penumbra.assess.hardship import hardship
 from penumbra.assess.samples import Samples
 from penumbra.bayes import bank
@@ -180,7 +180,7 @@ class Judged:
         ]
         risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]
         if not np.isnan(risk).all():
-            curves["risk_coverage"] = coverage(np.array(unsure), np.array(risk))
+            curves["risk_coverage"] = risk_coverage(np.array(unsure), np.array(risk))
         return curves
 
 

@@ -1,4 +1,4 @@
-"""What is asked of finished cells: what their maps show, a second head's cost, another cohort."""
+"""What is asked of finished cells: a second head's cost, another cohort."""
 
 import time
 from dataclasses import dataclass
@@ -8,15 +8,10 @@ from typing import Any
 import torch
 
 from penumbra import assess
-from penumbra.assess.explanations import scored
 from penumbra.config import Config
 from penumbra.data.cohort import read_cohort
 from penumbra.data.store import Store, build
-from penumbra.errors import DataError
-from penumbra.evaluate.protocol import ALL, MEAN, CaseScores
 from penumbra.files import cache_folder
-from penumbra.ground import prepare
-from penumbra.inference.explain import Explainer
 from penumbra.model import Network
 from penumbra.study.borrowed import Borrowed
 from penumbra.study.cell import Cell, model_of
@@ -24,52 +19,8 @@ from penumbra.study.jobs import Job
 from penumbra.study.rows import columns, write_row
 from penumbra.types import Modality, Task
 
-ATTENTION: tuple[Explainer, ...] = ("attention", "modulated")
-OTHERS: tuple[Explainer, ...] = (
-    "grad_cam",
-    "integrated_gradients",
-    "smooth_grad",
-    "occlusion",
-    "centre_prior",
-    "organ_prior",
-)
 TIMED = 15
 """Paired forward passes behind the cost of a second head."""
-
-
-@dataclass(frozen=True)
-class Explained:
-    """Where a cell's maps point on annotated test cases: attention, post-hoc methods, priors."""
-
-    cell: Cell
-
-    @property
-    def name(self) -> str:
-        return f"explain-{self.cell.name}"
-
-    @property
-    def row(self) -> Path:
-        return self.cell.out / "explanations" / f"{self.cell.name}.json"
-
-    def needs(self) -> list[Job]:
-        return [self.cell]
-
-    def run(self) -> None:
-        model = model_of(self.cell)
-        ground = prepare(model.config, self.cell.data, self.cell.folder)
-        methods = (*ATTENTION, *OTHERS) if model.config.attention.gates else OTHERS
-        try:
-            cases = scored(
-                model,
-                ground.store,
-                ground.parts["test"],
-                methods,
-                tuning=ground.parts["val"],
-            )
-        except DataError as error:  # nobody has outlined anything in this cohort
-            write_row(self.row, {**_told(self.cell), "cases": {}, "note": str(error)})
-            return
-        write_row(self.row, {**_told(self.cell), "cases": columns([_flat(c) for c in cases])})
 
 
 @dataclass(frozen=True)
@@ -129,13 +80,6 @@ class SecondHead:
 
 def _told(cell: Cell) -> dict[str, Any]:
     return {"arm": cell.arm, "fraction": cell.fraction, "seed": cell.seed}
-
-
-def _flat(case: CaseScores) -> dict[str, Any]:
-    return {"case": case.case, "patient": case.patient} | {
-        metric if label in (ALL, MEAN) else f"{metric}_{label}": value
-        for (metric, label), value in case.scores.items()
-    }
 
 
 def _elsewhere(data: Path, config: Config) -> Store:

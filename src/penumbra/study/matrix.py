@@ -18,7 +18,7 @@ from penumbra import progress
 from penumbra.config import Config, load
 from penumbra.errors import ConfigError, Stopped
 from penumbra.files import locked, write_text
-from penumbra.study.aftermath import Explained, SecondHead, Transferred
+from penumbra.study.aftermath import SecondHead, Transferred
 from penumbra.study.arms import ARMS, Arm
 from penumbra.study.cell import Cell, Pretraining, members
 from penumbra.study.jobs import Job, is_done
@@ -26,9 +26,6 @@ from penumbra.study.jobs import Job, is_done
 On = Literal["serial", "processes", "ray"]
 Work = Callable[[Job], None]
 ATTEMPTS = 2
-EXPLAINED = ("ours", "supervised")
-"""Arms whose maps are compared: attention, and post-hoc methods on either network."""
-
 SPLIT_SEED = 0
 """Every seed trains on the same split: tests are paired, and no ensemble member saw a test case."""
 
@@ -84,10 +81,9 @@ class Study:
         return list(dict.fromkeys(p for cell in self.cells() if (p := cell.pretraining)))
 
     def aftermath(self) -> list[Job]:
-        """What is asked of finished cells: explanations, a second head's cost, another cohort."""
+        """What is asked of finished cells: a second head's cost, another cohort."""
         full = [cell for cell in self.cells() if cell.fraction == max(self.fractions)]
-        jobs: list[Job] = [Explained(cell) for cell in full if cell.arm in EXPLAINED]
-        jobs += [SecondHead(cell) for cell in full if cell.arm == "ours"]
+        jobs: list[Job] = [SecondHead(cell) for cell in full if cell.arm == "ours"]
         if self.elsewhere is not None:
             jobs += [Transferred(cell, self.elsewhere.resolve()) for cell in full]
         return jobs

@@ -58,14 +58,14 @@ def _records(table: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """All rows of a study, in the order of their names.
+def read_rows(folder: Path, *, needed: bool = True) -> list[dict[str, Any]]:
+    """All rows in a folder, in the order of their names.
 
     Raises:
-        DataError: there is none, or one was changed.
+        DataError: there is none although they are needed, or one was changed.
     """
-    rows = [read_row(path) for path in sorted((folder / "rows").glob("*.json"))]
-    if not rows:
+    rows = [read_row(path) for path in sorted(folder.glob("*.json"))]
+    if needed and not rows:
         raise DataError(f"{folder}: holds no finished cell; run `penumbra study` first")
     return rows
 
