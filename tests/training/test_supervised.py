@@ -6,7 +6,8 @@ import torch
 from penumbra import bayes, trained
 from penumbra.config import Config, resolve
 from penumbra.training.loop import Batch
-from penumbra.training.supervised import Population, Ramp, Supervised, withhold
+from penumbra.training.supervised import Population, Ramp, Supervised
+from penumbra.training.withhold import withhold
 from penumbra.types import Task
 
 SEGMENTATION = Task(
@@ -92,6 +93,23 @@ def test_without_a_posterior_the_network_stays_deterministic() -> None:
     subject = stage(SEGMENTATION, config(bayes__posterior="none"))
     assert not subject.prepare(99)
     assert "loss/kl" not in subject.loss(batch(SEGMENTATION), 99, torch.Generator())
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_predicted_spread_is_trained_by_the_task(rank: int) -> None:
+    subject = stage(SEGMENTATION, config(bayes__spread_rank=rank))
+    subject.prepare(99)
+    total = subject.loss(batch(SEGMENTATION), 99, torch.Generator().manual_seed(1))["total"]
+    total.backward()
+    spread = subject.module.heads["segmentation"].spread
+    assert torch.isfinite(spread.weight.grad).all()
+    assert float(spread.weight.grad.abs().max()) > 0
+
+
+def test_a_laplace_posterior_waits_for_the_end() -> None:
+    subject = stage(SEGMENTATION, config(bayes__posterior="laplace"))
+    assert not subject.prepare(99)
+    assert subject.prepare(100)
 
 
 def test_conversion_happens_once_at_the_end_of_the_warm_start() -> None:

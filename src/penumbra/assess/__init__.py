@@ -2,6 +2,7 @@
 
 from penumbra.assess.calibrate import calibrate
 from penumbra.assess.judge import JUDGED, assess, judge
+from penumbra.assess.temper import temper
 from penumbra.assess.validate import validate
 
-__all__ = ["JUDGED", "assess", "calibrate", "judge", "validate"]
+__all__ = ["JUDGED", "assess", "calibrate", "judge", "temper", "validate"]

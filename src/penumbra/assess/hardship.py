@@ -53,7 +53,7 @@ def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
         return Hardship([], [], [], [])
     probes = [_probe(store[i], model) for i in chosen]
     generator = torch.Generator().manual_seed(config.seed + 2)
-    judge = bank(model.network, draws=min(settings.draws, DRAWS), generator=generator)
+    judge = bank(model.network, draws=min(settings.fixed_draws, DRAWS), generator=generator)
     names = families(config.modality)
     plan = Plan(
         eps=settings.attack_eps,

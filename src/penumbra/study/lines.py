@@ -90,10 +90,8 @@ def rankings(found: Sequence[Group], full: float) -> list[Line]:
     for group in found:
         if group.fraction != full:
             continue
-        for column in RANKED_BY:
-            lines.append(_ranked(group, "case", column, "dice"))
-        for name in _named(group, ORGAN):
-            lines.append(_ranked(group, name, ORGAN + name, f"dice_{name}"))
+        lines += [_ranked(group, "case", column, "dice") for column in RANKED_BY]
+        lines += [_ranked(group, x, ORGAN + x, f"dice_{x}") for x in _named(group, ORGAN)]
     return known(lines)
 
 

@@ -9,21 +9,36 @@ from jaxtyping import Float, Int
 from monai.losses import MaskedDiceLoss
 from torch import Tensor
 
+from penumbra.bayes.bank import INNER
+from penumbra.bayes.spread import negative_log_likelihood
 from penumbra.types import IGNORE
 
 
 def segmentation_loss(
-    logits: Float[Tensor, "b c *space"], labels: Int[Tensor, "b *space"], *, dice: float
+    logits: Float[Tensor, "b c *space"],
+    labels: Int[Tensor, "b *space"],
+    *,
+    dice: float,
+    spread: Float[Tensor, "b k *space"] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Float[Tensor, " b"]:
     """Cross-entropy plus ``dice`` times the soft Dice loss, for each image by itself.
 
-    Voxels labelled ``IGNORE`` count in neither; an image of ignored voxels alone has loss 0.
+    With a predicted ``spread`` of the logits the cross-entropy is the likelihood of their mixture
+    (``bayes.spread``), sampled with ``generator``. Voxels labelled ``IGNORE`` count in no term; an
+    image of ignored voxels alone has loss 0.
     """
     logits = logits.float()
     known = labels != IGNORE
-    voxels = known.flatten(1).sum(1).clamp(min=1)
-    entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    loss = entropy.flatten(1).sum(1) / voxels
+    if spread is None:
+        voxels = known.flatten(1).sum(1).clamp(min=1)
+        entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+        loss = entropy.flatten(1).sum(1) / voxels
+    else:
+        assert generator is not None
+        loss = negative_log_likelihood(
+            logits, spread.float(), labels, samples=INNER, generator=generator
+        )
     if dice:
         loss = loss + dice * _dice_loss(logits.softmax(1), labels, known)
     return loss
@@ -84,12 +99,21 @@ def settle(
 
 
 def deeply_supervised(
-    levels: Sequence[Float[Tensor, "b c *space"]], labels: Int[Tensor, "b *space"], *, dice: float
+    levels: Sequence[Float[Tensor, "b c *space"]],
+    labels: Int[Tensor, "b *space"],
+    *,
+    dice: float,
+    spread: Float[Tensor, "b k *space"] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Float[Tensor, " b"]:
     """``segmentation_loss`` averaged over levels, each weighing half of the finer one before it.
 
-    nnU-Net's deep supervision (Isensee et al. 2021); a single level gives its own loss.
+    nnU-Net's deep supervision (Isensee et al. 2021); a single level gives its own loss. ``spread``
+    is that of the finest level.
     """
-    shares = [0.5**k for k in range(len(levels))]
-    each = [segmentation_loss(logits, labels, dice=dice) for logits in levels]
-    return torch.stack([s / sum(shares) * x for s, x in zip(shares, each, strict=True)]).sum(0)
+    finest, *coarser = levels
+    loss = segmentation_loss(finest, labels, dice=dice, spread=spread, generator=generator)
+    shares = [0.5 ** (1 + k) for k in range(len(coarser))]
+    for share, logits in zip(shares, coarser, strict=True):
+        loss = loss + share * segmentation_loss(logits, labels, dice=dice)
+    return loss / (1 + sum(shares))

@@ -26,6 +26,7 @@ from penumbra.training.loader import Batch
 from penumbra.training.losses import deeply_supervised, findings_loss
 from penumbra.training.precision import autocast
 from penumbra.training.schedule import Ramp
+from penumbra.training.withhold import withhold
 from penumbra.types import Output
 
 Parts = dict[str, Tensor]
@@ -73,9 +74,13 @@ class Supervised:
         return groups
 
     def prepare(self, step: int) -> bool:
-        """Convert the decoder and heads once the deterministic warm start is over."""
+        """Convert the decoder and heads once the deterministic warm start is over.
+
+        A Laplace posterior is fitted around the trained weights: its warm start is all there is.
+        """
         settings = self.config.bayes
-        warm = step < settings.warm_start * self.config.train.steps
+        share = 1.0 if settings.posterior == "laplace" else settings.warm_start
+        warm = step < share * self.config.train.steps
         if self.converted or warm or settings.posterior == "none":
             return False
         convert(self.module, self.config)
@@ -104,7 +109,7 @@ class Supervised:
         ):
             features = network.encode(image)
             output = network.decode(features)
-            clean = self._task(output, batch)
+            clean = self._task(output, batch, generator)
             terms = {"task": clean.mean()}
             if self.converted and self.config.bayes.posterior == "variational":
                 terms["kl"] = self._kl(progress)
@@ -139,13 +144,19 @@ class Supervised:
             batch | moved | {"image": withhold(display, self.config.train.drop_channel, generator)}
         )
 
-    def _task(self, output: Output, batch: Batch) -> Tensor:
+    def _task(self, output: Output, batch: Batch, generator: torch.Generator) -> Tensor:
         """L_task of each image, summed over the heads that its labels can teach."""
         losses = []
         if output.segmentation is not None:
-            dice = self.config.train.dice
-            levels = (output.segmentation, *output.deep)
-            losses.append(deeply_supervised(levels, batch["segmentation"], dice=dice))
+            losses.append(
+                deeply_supervised(
+                    (output.segmentation, *output.deep),
+                    batch["segmentation"],
+                    dice=self.config.train.dice,
+                    spread=output.spread,
+                    generator=generator,
+                )
+            )
         if output.findings is not None:
             policy = self.config.data.uncertain
             losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
@@ -189,7 +200,8 @@ class Supervised:
             per_image, gamma=settings.gamma, clip=settings.clip
         )
         alpha = settings.alpha
-        loss = adversarial.adversarial_loss(clean, self._task(output, batch), weights, alpha=alpha)
+        attacked_loss = self._task(output, batch, generator)
+        loss = adversarial.adversarial_loss(clean, attacked_loss, weights, alpha=alpha)
         return loss - alpha * clean.mean() if settings.normalise_clean else loss
 
     def _attention(
@@ -258,19 +270,6 @@ class Supervised:
         if every and step % every == 0 and len(terms) > 1:
             logged |= _gradient_shares(terms, list(self.module.decoder.parameters()))
         return {"total": total} | logged
-
-
-def withhold(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Zero each channel of each image with ``probability``, as a sequence that was not acquired.
-
-    A draw that would leave an image without any channel leaves it as it is.
-    """
-    if probability == 0 or image.shape[1] == 1:
-        return image
-    chance = torch.rand(image.shape[:2], generator=generator, device=generator.device)
-    kept = (chance >= probability).to(image.device)
-    kept |= ~kept.any(1, keepdim=True)
-    return image * kept.reshape(*kept.shape, *[1] * (image.ndim - 2))
 
 
 def _probability(output: Output) -> Tensor:
