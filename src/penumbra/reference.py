@@ -117,6 +117,7 @@ def _body(
 ) -> nn.Module:
     match architecture:
         case "dynunet":
+            widths = widths if len(widths) > 2 else (*widths, widths[-1])  # its least depth
             levels = len(widths)
             body = DynUNet(
                 spatial_dims=dim,
@@ -126,10 +127,13 @@ def _body(
                 strides=[1] + [2] * (levels - 1),
                 upsample_kernel_size=[2] * (levels - 1),
                 filters=widths,
-                deep_supervision=levels > 2,
-                deep_supr_num=max(1, min(2, levels - 2)),
+                deep_supervision=True,
+                deep_supr_num=min(2, levels - 2),
                 res_block=True,
             )
+            for twice in ("input_block", "downsamples", "bottleneck", "upsamples"):
+                delattr(body, twice)  # its skip layers hold the same modules
+            del body.deep_supervision_heads
         case "swin-unetr":
             body = SwinUNETR(channels, out, feature_size=FEATURES, spatial_dims=dim)
         case "densenet121":

@@ -1,7 +1,7 @@
 """What is asked of finished cells: a second head's cost, another cohort."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class Transferred:
         model = model_of(self.cell)
         store = _elsewhere(self.data, model.config)
         borrowed = Borrowed(store, model.task, model.config.data.window_hu)
-        judged = assess.judge(model, borrowed, list(range(len(borrowed))), "test")
+        known = replace(model, task=borrowed.task)
+        judged = assess.judge(known, borrowed, list(range(len(borrowed))), "test")
         write_row(self.row, {**_told(self.cell), "cases": columns(judged.table("test"))})
 
 
