@@ -10,7 +10,7 @@ import torch
 
 from penumbra import assess, trained
 from penumbra.assess.calibrate import expert_masks
-from penumbra.assess.hardship import _spread
+from penumbra.assess.probes import spread
 from penumbra.config import Config, resolve
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
@@ -112,9 +112,9 @@ def test_a_segmented_case_asks_its_first_map_for_the_foreground(store: Store) ->
 
 
 def test_probes_are_spread_over_all_cases() -> None:
-    assert _spread(list(range(10)), 4) == [0, 3, 6, 9]
-    assert _spread([5, 6], 8) == [5, 6]
-    assert _spread([5, 6], 0) == []
+    assert spread(list(range(10)), 4) == [0, 3, 6, 9]
+    assert spread([5, 6], 8) == [5, 6]
+    assert spread([5, 6], 0) == []
 
 
 def test_validation_scores_with_the_mean_over_regions(model: Trained, store: Store) -> None:

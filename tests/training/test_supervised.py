@@ -5,6 +5,7 @@ import torch
 
 from penumbra import bayes, trained
 from penumbra.config import Config, resolve
+from penumbra.robust import adversarial
 from penumbra.training.loop import Batch
 from penumbra.training.supervised import Population, Ramp, Supervised
 from penumbra.training.withhold import withhold
@@ -60,7 +61,7 @@ def names(parts: dict[str, torch.Tensor]) -> set[str]:
 
 @pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
 def test_terms_enter_in_the_order_of_the_method(task: Task) -> None:
-    settings = config(bayes__warm_start=0.75, adversarial__every=1)
+    settings = config(bayes__warm_start=0.75)
     assert names(terms(task, settings, 1)) == {"task"}
     assert names(terms(task, settings, 60)) == {"task", "adversarial", "clinical", "anatomy"}
     late = names(terms(task, settings, 90))
@@ -69,7 +70,7 @@ def test_terms_enter_in_the_order_of_the_method(task: Task) -> None:
 
 @pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
 def test_the_total_is_the_sum_of_its_terms_and_has_a_gradient(task: Task) -> None:
-    subject = stage(task, config(adversarial__every=1))
+    subject = stage(task, config())
     subject.prepare(90)
     parts = subject.loss(batch(task), 90, torch.Generator().manual_seed(1))
     expected = sum(v for k, v in parts.items() if k.startswith("loss/"))
@@ -87,6 +88,19 @@ def test_the_kl_term_is_divided_by_images_and_voxels() -> None:
     expected = float(bayes.kl(subject.module).detach()) / (10 * 256)
     parts = subject.loss(batch(SEGMENTATION), 99, torch.Generator().manual_seed(1))
     assert float(parts["loss/kl"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_a_share_of_the_batch_is_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def watched(predict, image, labels, **settings):
+        sizes.append(len(image))
+        return image
+
+    monkeypatch.setattr(adversarial, "perturb", watched)
+    for share in (0.1, 0.67, 1.0):
+        terms(SEGMENTATION, config(adversarial__share=share), 90)
+    assert sizes == [1, 2, 3]
 
 
 def test_without_a_posterior_the_network_stays_deterministic() -> None:
@@ -127,7 +141,7 @@ def test_every_trained_parameter_is_in_exactly_one_group() -> None:
 
 
 def test_the_same_step_has_the_same_loss() -> None:
-    a, b = (terms(SEGMENTATION, config(adversarial__every=1), 90)["total"] for _ in range(2))
+    a, b = (terms(SEGMENTATION, config(), 90)["total"] for _ in range(2))
     assert torch.equal(a, b)
 
 

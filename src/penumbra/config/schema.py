@@ -38,6 +38,9 @@ class Data(Section):
     split_seed: int | None = Field(
         None, ge=0, description="seed of the split by patient; none: the run's own seed"
     )
+    holdout_site: str | None = Field(
+        None, description="this site's patients become the test part, no others; all else trains"
+    )
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
 
@@ -113,7 +116,9 @@ class Adversarial(Section):
     eps: float = Field(2 / 255, ge=0, description="radius in display-range units")
     steps: int = Field(1, ge=1, description="1: FGSM with random start; more: PGD")
     norm: Literal["linf", "l2"] = "linf"
-    every: int = Field(1, ge=1, description="apply the term every n-th step")
+    share: float = Field(
+        0.5, gt=0, le=1, description="share of every batch that is attacked; 0.5 costs under 2x"
+    )
     start: float = Field(0.5, ge=0, le=1, description="share of the run before the term's ramp")
     gamma: float = Field(1.0, ge=0, description="exponent of the uncertainty weight; 0: unweighted")
     clip: float = Field(3.0, ge=1, description="weights stay within 1/clip..clip")
@@ -145,6 +150,9 @@ class Train(Section):
     dice: float = Field(0.5, ge=0, description="w_d, weight of the Dice loss beside cross-entropy")
     clip_norm: float = Field(5.0, gt=0)
     augment: float = Field(0.5, ge=0, le=1, description="probability of each augmentation family")
+    held_out: tuple[str, ...] = Field(
+        (), description="families of views that no training image shows; the shift suite does"
+    )
     drop_channel: float = Field(
         0.0, ge=0, lt=1, description="probability that a channel is withheld, as if not acquired"
     )

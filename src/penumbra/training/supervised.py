@@ -2,8 +2,8 @@
 
     L_total = L_task + lambda_KL KL / (N V) + lambda_adv L_adv + L_att + L_clinical + L_anatomy
 
-Ramp: task and KL first, then the adversarial term, then attention. Every term is logged, and now
-and then its share of the gradient.
+Ramp: task and KL, then the adversarial term, then attention. Every term and, now and then, its
+share of the gradient is logged.
 """
 
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ class Supervised:
             terms = {"task": clean.mean()}
             if self.converted and self.config.bayes.posterior == "variational":
                 terms["kl"] = self._kl(progress)
-            if self._attacks(step, progress):
+            if self._attacks(progress):
                 weight = self.config.adversarial.weight * self.adversarial_ramp.at(progress)
                 terms["adversarial"] = weight * self._adversarial(clean, batch, generator)
             if self.config.attention.gates:
@@ -134,6 +134,7 @@ class Supervised:
             generator=generator,
             probability=config.train.augment,
             spacing_mm=self.population.spacing_mm,
+            held_out=self.config.train.held_out,
         )
         assert masks is not None
         moved = {"masks": masks[:, :-2], "body": masks[:, -2] > 0.5, "valid": masks[:, -1] > 0.5}
@@ -173,14 +174,16 @@ class Supervised:
         scale = settings.kl * warm_up.at(progress) / (self.population.images * per_image)
         return scale * bayes.kl(self.module)
 
-    def _attacks(self, step: int, progress: float) -> bool:
+    def _attacks(self, progress: float) -> bool:
         settings = self.config.adversarial
         enters = self.adversarial_ramp.at(progress) > 0
-        return settings.weight > 0 and settings.eps > 0 and enters and step % settings.every == 0
+        return settings.weight > 0 and settings.eps > 0 and enters
 
     def _adversarial(self, clean: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
-        """L_adv (METHOD 2.3) on inputs attacked through the current posterior."""
+        """L_adv (METHOD 2.3); the first images of the (randomly drawn) batch are attacked."""
         settings, network = self.config.adversarial, self.module
+        attacked_images = max(1, round(settings.share * len(batch["image"])))
+        batch = {key: value[:attacked_images] for key, value in batch.items()}
         labels = batch["segmentation"] if network.classes else batch["findings"]
         attacked = adversarial.perturb(
             lambda x: _probability(network(x)),
@@ -194,11 +197,12 @@ class Supervised:
         )
         features = network.encode(attacked)
         output = network.decode(features)
-        uncertainty = self._epistemic(output, features, draws=settings.draws)
-        per_image = _mean_over(uncertainty, batch["body"])
-        weights = adversarial.uncertainty_weights(
-            per_image, gamma=settings.gamma, clip=settings.clip
-        )
+        weights = torch.ones_like(clean[:attacked_images])
+        if settings.gamma and self.converted:  # a deterministic network has no uncertainty
+            uncertainty = self._epistemic(output, features, draws=settings.draws)
+            weights = adversarial.uncertainty_weights(
+                _mean_over(uncertainty, batch["body"]), gamma=settings.gamma, clip=settings.clip
+            )
         alpha = settings.alpha
         attacked_loss = self._task(output, batch, generator)
         loss = adversarial.adversarial_loss(clean, attacked_loss, weights, alpha=alpha)
@@ -281,9 +285,7 @@ def _probability(output: Output) -> Tensor:
 
 def _mean_over(uncertainty: Tensor, body: Tensor) -> Tensor:
     """One number per image: over the body's voxels, or over findings."""
-    if uncertainty.shape != body.shape:
-        return uncertainty.flatten(1).mean(1)
-    inside = body.flatten(1)
+    inside = body.flatten(1) if uncertainty.shape == body.shape else torch.ones_like(uncertainty)
     return (uncertainty.flatten(1) * inside).sum(1) / inside.sum(1).clamp(min=1)
 
 
