@@ -64,8 +64,8 @@ class Reference(Network):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             body = _body(architecture, channels, classes or findings, dim, widths)
-        self.encoder = cast(Encoder, _Whole(body, channels))
-        self.decoder = cast(Decoder, _Nothing())
+        self.encoder = _Whole(body, channels)
+        self.decoder = _Nothing()
         self.heads, self.gates = nn.ModuleDict(), nn.ModuleList()
         self.beta = nn.Parameter(torch.zeros(0))
         self.classes, self.findings = classes, findings
@@ -78,14 +78,11 @@ class Reference(Network):
         return Output(features[0], None, deep=tuple(features[1:]))
 
 
-class _Whole(nn.Module):
+class _Whole(Encoder):
     """A network from display units to its logits, those of deep supervision after the main ones."""
 
-    input_mean: Tensor
-    input_std: Tensor
-
     def __init__(self, body: nn.Module, channels: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.register_buffer("input_mean", torch.zeros(channels))
         self.register_buffer("input_std", torch.ones(channels))
         self.body = body
@@ -101,15 +98,15 @@ class _Whole(nn.Module):
         return tuple(level[inside] for level in levels)
 
 
-class _Nothing(nn.Module):
+class _Nothing(Decoder):
     """The decoder of a network that has given its answer already."""
 
     def __init__(self) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.levels = nn.ModuleList()
 
-    def skips(self, features: Sequence[Tensor]) -> list[Tensor]:
-        return []
+    def skips(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return ()
 
 
 def _body(
