@@ -184,7 +184,8 @@ def _train(
         posterior_width=width,
         tempering=tempering,
     )
-    replace(model, calibration=calibration).save(out / "model")
+    model = replace(model, calibration=calibration)
+    assess.calibrate_attention(model, ground.store, ground.parts["val"]).save(out / "model")
     return out / "model"
 
 

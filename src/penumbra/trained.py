@@ -35,6 +35,9 @@ class Calibration:
         thresholds: finding -> probability above which it is reported as present.
         attention_threshold: of the composite map, for localization.
         u_ref: 95 % quantile of the epistemic variance inside validation bodies.
+        attention_u_ref: 95 % quantile of the variance of findings' maps between draws.
+        relevance: how much of the regions shown alike experts marked, per attention bin and
+            uncertainty bin (``attend.reliability.shares``); none without expert masks.
         review_above: case uncertainty above which a case goes to review.
         volume_quantile, volume_floor_ml: region -> of the conformal volume interval; a region is
             absent where too few patients were seen to promise anything.
@@ -48,6 +51,8 @@ class Calibration:
     thresholds: dict[str, float] = field(default_factory=dict)
     attention_threshold: float = 0.5
     u_ref: float = 1.0
+    attention_u_ref: float = 1.0
+    relevance: list[list[float]] | None = None
     review_above: float | None = None
     volume_quantile: dict[str, float] = field(default_factory=dict)
     volume_floor_ml: dict[str, float] = field(default_factory=dict)

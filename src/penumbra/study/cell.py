@@ -47,6 +47,8 @@ class Cell:
     @property
     def config(self) -> Config:
         settings = {**ARMS[self.arm].settings, "data.fraction": self.fraction, "seed": self.seed}
+        if self.fraction < 1:  # the claims about attacks and shifts are made of all labels
+            settings["evaluate.attack_cases"] = 0
         return resolve(self.base, overrides=settings)
 
     @property

@@ -5,25 +5,29 @@ cells (a seed ensemble) come last. A cell that crashes is tried once more and th
 others go on.
 """
 
-import importlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from penumbra import jobs as elsewhere
 from penumbra import progress
 from penumbra.config import Config, load
-from penumbra.errors import ConfigError, Stopped
+from penumbra.errors import ConfigError
 from penumbra.files import locked, write_text
+<<<<<<< HEAD
 from penumbra.study.aftermath import SecondHead, Transferred
+=======
+from penumbra.jobs import On
+>>>>>>> main
 from penumbra.study.arms import ARMS, Arm
 from penumbra.study.cell import Cell, Pretraining, members
 from penumbra.study.jobs import Job, is_done
 
+<<<<<<< HEAD
 On = Literal["serial", "processes", "ray"]
+=======
+Job = Cell | Pretraining
+>>>>>>> main
 Work = Callable[[Job], None]
 ATTEMPTS = 2
 SPLIT_SEED = 0
@@ -156,7 +160,7 @@ def run_wave(
     last: dict[str, str] = {}
     for attempt in range(1, ATTEMPTS + 1):
         failed = []
-        for job, message in _everywhere(left, work, on, workers):
+        for job, message in elsewhere.run(left, work, on=on, workers=workers):
             if message is None:
                 progress.console.print(f"{job.name}: done")
                 continue
@@ -174,6 +178,7 @@ def run_job(job: Job) -> None:
 
 
 def _waits_for(job: Job) -> set[str]:
+<<<<<<< HEAD
     return {each.name for each in job.needs()}
 
 
@@ -241,3 +246,11 @@ def _on_ray(jobs: Iterable[Job], work: Work) -> Iterator[tuple[Job, str | None]]
             yield job, ray.get(ready)
         except ray.exceptions.RayError as error:
             yield job, f"{type(error).__name__}: {error}"
+=======
+    if isinstance(job, Pretraining):
+        return set()
+    needed: list[Job] = [*members(job)]
+    if job.pretraining:
+        needed.append(job.pretraining)
+    return {each.name for each in needed}
+>>>>>>> main
