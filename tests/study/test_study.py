@@ -11,7 +11,7 @@ from penumbra.errors import ConfigError, DataError
 from penumbra.evaluate.statistics import Interval, verdict
 from penumbra.study import matrix
 from penumbra.study.arms import ARMS, chosen
-from penumbra.study.jobs import Job
+from penumbra.study.job import Job
 from penumbra.study.matrix import Study
 from penumbra.study.rows import columns, read_row, write_row
 from penumbra.study.tables import rebuild

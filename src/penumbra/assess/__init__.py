@@ -6,8 +6,4 @@ from penumbra.assess.judge import JUDGED, assess, judge
 from penumbra.assess.temper import temper
 from penumbra.assess.validate import validate
 
-<<<<<<< HEAD
-__all__ = ["JUDGED", "assess", "calibrate", "judge", "temper", "validate"]
-=======
-__all__ = ["assess", "calibrate", "calibrate_attention", "temper", "validate"]
->>>>>>> main
+__all__ = ["JUDGED", "assess", "calibrate", "calibrate_attention", "judge", "temper", "validate"]

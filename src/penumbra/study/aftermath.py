@@ -15,7 +15,7 @@ from penumbra.files import cache_folder
 from penumbra.model import Network
 from penumbra.study.borrowed import Borrowed
 from penumbra.study.cell import Cell, model_of
-from penumbra.study.jobs import Job
+from penumbra.study.job import Job
 from penumbra.study.rows import columns, write_row
 from penumbra.types import Modality, Task
 

@@ -13,7 +13,7 @@ from penumbra.config import Config, resolve
 from penumbra.files import write_text
 from penumbra.ground import device, prepare
 from penumbra.study.arms import ARMS
-from penumbra.study.jobs import Job
+from penumbra.study.job import Job
 from penumbra.study.rows import columns, write_row
 from penumbra.trained import Calibration, Trained
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from penumbra.model import Network
 from penumbra.study.cell import Cell, Pretraining
-from penumbra.study.jobs import Job, is_done
+from penumbra.study.job import Job, is_done
 from penumbra.study.matrix import Study, waves
 from penumbra.study.rows import read_row
 
