@@ -22,7 +22,7 @@ from penumbra.evaluate.overlap import confusion, dice
 from penumbra.ground import Ground, data_folder, prepare
 from penumbra.inference.maps import map_case
 from penumbra.study.arms import ARMS
-from penumbra.study.rows import write_row
+from penumbra.study.rows import columns, write_row
 from penumbra.trained import Trained
 
 
@@ -69,7 +69,7 @@ def judged(folder: Path, config: Config) -> dict[str, Any]:
         "split_hash": ground.provenance["split"],
         "probes": harder.probes,
         "attack_gates": harder.gates,
-        "cases": whole(model, ground, config),
+        "cases": columns(whole(model, ground, config)),
     }
 
 
