@@ -142,6 +142,15 @@ def _viewer(app: FastAPI, predictions: Path) -> None:
                     return FileResponse(path, media_type="application/octet-stream")
         raise HTTPException(404, "no such map")
 
+    @app.get("/api/pages/{case}")
+    def one_page(case: str) -> Response:
+        """The one-page summary of a case."""
+        for record in read_summaries(predictions):
+            path = predictions / f"{Path(record['case']).name}.html"
+            if record["case"] == case and path.is_file():
+                return Response(path.read_text(), media_type="text/html")
+        raise HTTPException(404, "no such page")
+
 
 def _queue(app: FastAPI, jobs: Jobs) -> None:
     @app.post("/api/jobs", status_code=202)
