@@ -200,8 +200,7 @@ def test_keys_choose_and_change_a_layer_and_move_the_crosshair(page) -> None:
 
 def test_the_first_slice_shows_a_segmented_place_and_says_what_is_there(page) -> None:
     page.evaluate(
-        "() => { nv.scene.crosshairPos = fullest(shown.layers);"
-        " nv.createOnLocationChange(); }"
+        "() => { nv.scene.crosshairPos = fullest(shown.layers); nv.createOnLocationChange(); }"
     )
     values = page.evaluate("() => nv.volumes.map(v => v.name)")
     assert len(values) == 1 + len(LAYERS)
