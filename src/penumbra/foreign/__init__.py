@@ -1,0 +1,1 @@
+"""Predictions of other programs, judged, calibrated and triaged by the same protocol."""
