@@ -1,9 +1,11 @@
 """What is fitted on validation patients: temperature, thresholds, the uncertainty's reference."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from penumbra import progress
@@ -89,12 +91,9 @@ class _Seen:
         assert maps.voxels is not None
         probability = maps.voxels.probability.numpy()
         reference, predicted = np.asarray(case.segmentation), label_map(probability)
-        roi = region_of_interest(predicted > 0, reference > 0, spacing_mm=case.spacing_mm)
-        roi &= reference != IGNORE
-        chosen = _thin(np.flatnonzero(roi), seed)
-        flat = probability.reshape(len(probability), -1)[:, chosen].T
-        self.log_probability.append(torch.from_numpy(np.log(np.maximum(flat, 1e-12))))
-        self.label.append(torch.from_numpy(reference.ravel()[chosen].astype(np.int64)))
+        logs, labels = sample_voxels(probability, reference, case.spacing_mm, seed=seed)
+        self.log_probability.append(logs)
+        self.label.append(labels)
         epistemic = maps.voxels.epistemic.numpy()
         self.case_uncertainty.append(aggregate(epistemic, predicted, how="region"))
         counts = confusion(predicted, reference, classes=len(probability))
@@ -137,6 +136,26 @@ class _Seen:
             np.array(self.case_uncertainty), np.array(self.failed), target=target
         )
         return float(budget.threshold) if np.isfinite(budget.threshold) else None
+
+
+def sample_voxels(
+    probability: Float[np.ndarray, "c *space"],
+    reference: Integer[np.ndarray, "*space"],
+    spacing_mm: Sequence[float],
+    *,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities [n, c] and labels [n] of up to 20,000 voxels where calibration is judged.
+
+    That is the union of prediction and reference, widened as in ``evaluate.segmentation``.
+    """
+    predicted = label_map(probability)
+    roi = region_of_interest(predicted > 0, reference > 0, spacing_mm=spacing_mm)
+    roi &= reference != IGNORE
+    chosen = _thin(np.flatnonzero(roi), seed)
+    flat = probability.reshape(len(probability), -1)[:, chosen].T
+    labels = torch.from_numpy(reference.ravel()[chosen].astype(np.int64))
+    return torch.from_numpy(np.log(np.maximum(flat, 1e-12))), labels
 
 
 def expert_masks(case: Prepared) -> list[tuple[int, np.ndarray]]:

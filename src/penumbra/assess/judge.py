@@ -1,7 +1,5 @@
 """The evaluation of one trained model (METHOD section 5): files in, rows with intervals out."""
 
-import csv
-import io
 import json
 from dataclasses import dataclass, field
 from functools import reduce
@@ -13,13 +11,14 @@ import torch
 
 from penumbra import progress
 from penumbra.assess.calibrate import expert_masks
+from penumbra.assess.curves import coverage, diagram, table_line, table_text
 from penumbra.assess.hardship import hardship
 from penumbra.assess.samples import Samples
 from penumbra.bayes import bank
 from penumbra.bayes.temperature import apply_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
-from penumbra.evaluate import calibration, localization, selective
+from penumbra.evaluate import calibration, localization
 from penumbra.evaluate.findings import Findings, score_findings, score_uncertainty
 from penumbra.evaluate.protocol import (
     ALL,
@@ -69,7 +68,7 @@ def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: P
         curves = judged.curves()
     harder = hardship(model, store, parts["test"])
     curves["robustness"] = harder.series
-    write_text(out / "cases.csv", _csv(table))
+    write_text(out / "cases.csv", table_text(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
     write_text(out / "evaluation" / "probes.json", json.dumps(harder.probes))
     tree = json.loads(to_json(rows + harder.rows))
@@ -140,12 +139,7 @@ class Judged:
         """One line per case for ``cases.csv``."""
         lines: list[dict[str, Any]] = []
         for case, scored in zip(self.cases, self.scores, strict=True):
-            line: dict[str, Any] = {"case": case.id, "patient": case.patient}
-            line |= {"site": case.site or "", "part": part}
-            line |= {
-                metric if label in (ALL, MEAN) else f"{metric}_{label}": value
-                for (metric, label), value in scored.scores.items()
-            }
+            line = table_line(scored, part=part, site=case.site or "")
             if self.findings:
                 place = len(lines)
                 for f, name in enumerate(self.findings):
@@ -162,7 +156,7 @@ class Judged:
             found = self._findings()
             tallies["findings"] = [calibration.bernoulli(found.probability, found.labels)]
         curves["reliability"] = {
-            name: _diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
+            name: diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
         }
         unsure = [
             next((s.scores[h, ALL] for h in HEADLINE if (h, ALL) in s.scores), np.nan)
@@ -170,7 +164,7 @@ class Judged:
         ]
         risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]
         if not np.isnan(risk).all():
-            curves["risk_coverage"] = _coverage(np.array(unsure), np.array(risk))
+            curves["risk_coverage"] = coverage(np.array(unsure), np.array(risk))
         return curves
 
 
@@ -259,34 +253,3 @@ def _score_attention(
         )
         scores |= {(f"attention/{m}", names[row]): v for m, v in found.items()}
     return scores
-
-
-def _diagram(tally: calibration.Tally) -> dict[str, list[float]]:
-    """The bins that hold a prediction."""
-    curve = calibration.reliability(tally)
-    filled = curve.mass > 0
-    columns = {"confidence": curve.confidence, "accuracy": curve.accuracy, "count": curve.mass}
-    return {name: column[filled].tolist() for name, column in columns.items()}
-
-
-def _coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
-    defined = ~(np.isnan(unsure) | np.isnan(risk))
-    unsure, risk = unsure[defined], risk[defined]
-    curve = selective.risk_coverage(unsure, risk)
-    return {
-        "coverage": curve.coverage.tolist(),
-        "risk": curve.risk.tolist(),
-        "oracle": selective.risk_coverage(risk, risk).risk.tolist(),
-        "random": [float(risk.mean())] * len(risk),
-    }
-
-
-def _csv(table: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for line in table for name in line))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in table
-    )
-    return buffer.getvalue()

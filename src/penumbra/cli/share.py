@@ -12,7 +12,7 @@ from penumbra.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-export_app = typer.Typer(help="Predictions as DICOM.", no_args_is_help=True)
+export_app = typer.Typer(help="Predictions as DICOM, models as ONNX.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
 LOOPBACK = "127.0.0.1"
@@ -106,6 +106,23 @@ def dicomweb(
     wrote = export_case(out / "maps", scan.name, scan, out / "objects")
     store(url, wrote)
     done(wrote, f"stored at {url}; penumbra view {out / 'maps'}")
+
+
+@export_app.command("onnx")
+def onnx(
+    run: Run,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="[default: RUN/model.onnx]")
+    ] = None,
+) -> None:
+    """The model as ONNX with its noise as an input, so that draws can be repeated anywhere."""
+    from penumbra import trained
+    from penumbra.export.onnx import export
+
+    path = out or run / "model.onnx"
+    writable(path.parent)
+    wrote = export(trained.load(run), path)
+    done(wrote, f"onnxruntime.InferenceSession('{path}'); inputs are described in {wrote[1]}")
 
 
 def _need_serve() -> None:

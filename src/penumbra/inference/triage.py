@@ -76,15 +76,27 @@ def held_out_referral(run: Path) -> Referral | None:
 
 def write_triage(folder: Path, run: Path) -> list[Path]:
     """Write ``triage.csv`` and ``triage.html`` over all predictions in ``folder``."""
-    records = read_summaries(folder)
+    return write_list(folder, read_summaries(folder), held_out_referral(run))
+
+
+def write_list(
+    folder: Path, records: Sequence[dict[str, Any]], curve: Referral | None
+) -> list[Path]:
+    """The same from records at hand; a case links to its page ``<case>.html`` where it has one."""
     table, page = folder / "triage.csv", folder / "triage.html"
     write_text(table, _csv(records))
-    curve = held_out_referral(run)
     counts = {
         verdict: sum(r["decision"]["verdict"] == verdict for r in records)
         for verdict in ("reject", "review", "accept")
     }
-    context = {"records": records, "counts": counts, "curve": curve, "line": _line(curve)}
+    paged = {r["case"] for r in records if (folder / f"{r['case']}.html").is_file()}
+    context = {
+        "records": records,
+        "paged": paged,
+        "counts": counts,
+        "curve": curve,
+        "line": _line(curve),
+    }
     write_text(page, render("triage.html.j2", context))
     return [table, page]
 
