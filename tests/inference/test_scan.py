@@ -109,3 +109,21 @@ def test_the_triage_list_puts_the_neediest_first(
     write_triage(tmp_path, untrained_ct)
     with (tmp_path / "triage.csv").open() as file:
         assert [row["case"] for row in csv.DictReader(file)] == ["c1", "c2", "c0"]
+
+
+@pytest.mark.parametrize(("draws", "seen"), [(2, 2), ("propagate", 1)])
+def test_draws_may_be_few_or_none(
+    untrained_ct: Path, scan: Path, tmp_path: Path, draws: int | str, seen: int
+) -> None:
+    predict_scans(untrained_ct, [scan], tmp_path, draws=draws)
+    record = json.loads((tmp_path / "one.json").read_text())
+    assert {v["draws"] for v in record["volumes_ml"].values()} == {seen}
+    assert np.asarray(nibabel.load(tmp_path / "one_epistemic.nii.gz").dataobj).max() > 0
+
+
+def test_auto_takes_as_many_draws_as_the_maps_need(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    predict_scans(untrained_ct, [scan], tmp_path, draws="auto")
+    record = json.loads((tmp_path / "one.json").read_text())
+    assert 12 <= next(iter(record["volumes_ml"].values()))["draws"] <= 64

@@ -2,6 +2,7 @@
 
 from penumbra.assess.calibrate import calibrate
 from penumbra.assess.judge import assess
+from penumbra.assess.temper import temper
 from penumbra.assess.validate import validate
 
-__all__ = ["assess", "calibrate", "validate"]
+__all__ = ["assess", "calibrate", "temper", "validate"]

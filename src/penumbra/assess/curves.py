@@ -20,7 +20,7 @@ def diagram(tally: calibration.Tally) -> dict[str, list[float]]:
     return {name: column[filled].tolist() for name, column in columns.items()}
 
 
-def coverage(
+def risk_coverage(
     unsure: Float[np.ndarray, " n"], risk: Float[np.ndarray, " n"]
 ) -> dict[str, list[float]]:
     """The risk-coverage curve beside that of the perfect order and of none."""

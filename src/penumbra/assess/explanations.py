@@ -66,7 +66,7 @@ def compare(
     """
     settings = model.config
     chance = torch.Generator().manual_seed(settings.seed)
-    posterior = bank(model.network, draws=settings.evaluate.draws, generator=chance)
+    posterior = bank(model.network, draws=settings.evaluate.fixed_draws, generator=chance)
     judged, tuned = _pictures(model, store, indices), _pictures(model, store, tuning)
     named = map_names(model.task)
     scores: list[dict[tuple[str, str], float]] = [{} for _ in judged]

@@ -1,7 +1,7 @@
 """The evaluation of one trained model (METHOD section 5): files in, rows with intervals out."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import torch
 
 from penumbra import progress
 from penumbra.assess.calibrate import expert_masks
-from penumbra.assess.curves import coverage, diagram, table_line, table_text
+from penumbra.assess.conformal import coverage
+from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.assess.hardship import hardship
 from penumbra.assess.samples import Samples
-from penumbra.bayes import bank
+from penumbra.bayes import diagnostics
 from penumbra.bayes.temperature import apply_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
@@ -38,7 +39,7 @@ from penumbra.evaluate.segmentation import (
 )
 from penumbra.files import write_text
 from penumbra.inference.maps import CaseMaps, map_case
-from penumbra.trained import Trained, environment
+from penumbra.trained import Trained, environment, posterior
 from penumbra.types import Case, Part, Uncertainty
 
 JUDGED: tuple[Part, ...] = ("val", "test")
@@ -80,6 +81,7 @@ def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: P
         "split_hash": model.provenance.get("split"),
         "environment": environment(),
         "attack_gates": harder.gates,
+        "posterior": _posterior(model),
     }
     text = json.dumps({"schema": tree["schema"], **record, "rows": tree["rows"]}, indent=1)
     write_text(out / "metrics.json", text + "\n")
@@ -164,7 +166,7 @@ class Judged:
         ]
         risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]
         if not np.isnan(risk).all():
-            curves["risk_coverage"] = coverage(np.array(unsure), np.array(risk))
+            curves["risk_coverage"] = risk_coverage(np.array(unsure), np.array(risk))
         return curves
 
 
@@ -174,7 +176,7 @@ def _judge(
 ) -> Judged:
     settings = model.config
     generator = torch.Generator().manual_seed(settings.seed + 1)
-    draws = bank(model.network, draws=settings.evaluate.draws, generator=generator)
+    draws = posterior(model.network, settings.evaluate.draws, generator=generator)
     judged = Judged(findings=store.task.findings)
     with progress.bar(f"evaluate {part}", len(indices)) as advance:
         for index in indices:
@@ -205,7 +207,7 @@ def _score(
     elif maps.findings is not None:
         for name, field in UNCERTAINTIES.items():
             scores[f"uncertainty/{name}/mean", ALL] = float(getattr(maps.findings, field).mean())
-    return scores | _score_attention(model, case, maps)
+    return scores | coverage(model, case, maps) | _score_attention(model, case, maps)
 
 
 def _score_voxels(
@@ -253,3 +255,13 @@ def _score_attention(
         )
         scores |= {(f"attention/{m}", names[row]): v for m, v in found.items()}
     return scores
+
+
+def _posterior(model: Trained) -> dict[str, Any]:
+    """Whether the posterior is more than decoration: per layer, and by its width."""
+    return {
+        "kind": model.config.bayes.posterior,
+        "width": model.calibration.posterior_width,
+        "tempering": model.calibration.tempering,
+        "layers": [asdict(each) for each in diagnostics(model.network)],
+    }

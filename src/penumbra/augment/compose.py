@@ -1,6 +1,6 @@
 """Families put together: contrastive pairs, supervised augmentation, graded shifts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -81,6 +81,7 @@ def two_views(
     spacing_mm: tuple[float, ...] | None = None,
     labels: Int[Tensor, "b *space"] | None = None,
     kind: Literal["anatomy", "generic"] = "anatomy",
+    held_out: Collection[str] = (),
 ) -> tuple[View, View]:
     """Two views of every image: crop, deformation, intensity, acquisition, masked regions.
 
@@ -92,8 +93,11 @@ def two_views(
         labels: known structures, each masked as a whole or not at all; elsewhere, and without
             them, supervoxels are masked.
         spacing_mm: voxel size per axis; without it amplitudes count voxels as millimetres.
+        held_out: families that no view may show, so that they stay new to the model.
     """
     rows = profile_for(modality, spacing_mm)
+    intensity = kept(INTENSITY[modality], held_out)
+    acquisition = kept(ACQUISITION[modality], held_out)
     if kind == "generic":
         rows = rows.at("elastic", 0)
     regions = coarse_supervoxels(image) if kind == "anatomy" else None
@@ -104,10 +108,10 @@ def two_views(
         warp = Warp.sample(generator, image.shape, rows)
         moved = warp.apply(image)
         inside = warp.apply(body[:, None].to(image), "nearest", "zeros")[:, 0] > 0.5
-        for name in INTENSITY[modality]:
+        for name in intensity:
             moved = _some(moved, name, rows, generator, 0.8)
         if changes_protocol:
-            moved = _one_of(moved, ACQUISITION[modality], rows, generator, 0.8)
+            moved = _one_of(moved, acquisition, rows, generator, 0.8)
         moved = moved.clamp(*LIMITS[modality])
         if regions is not None:
             seen = warp.apply_labels(regions)
@@ -129,12 +133,14 @@ def augment(
     generator: torch.Generator,
     probability: float = 0.5,
     spacing_mm: tuple[float, ...] | None = None,
+    held_out: Collection[str] = (),
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Supervised augmentation: labels and expert masks move with the image.
 
     Per image and with ``probability`` each: a warp, every intensity family, one acquisition
     family. No flips: they would change laterality and situs. Voxels from outside of the scan
-    repeat its border in the image and are ignored in the segmentation.
+    repeat its border in the image and are ignored in the segmentation. Families ``held_out`` of
+    training are never shown.
 
     Raises:
         ValueError: the probability is not in 0..1.
@@ -153,9 +159,10 @@ def augment(
         if masks is not None:
             moved_masks = warp.apply(masks[index], "bilinear", "zeros")
             masks = masks.index_copy(0, index, moved_masks)
-    for name in INTENSITY[modality]:
+    for name in kept(INTENSITY[modality], held_out):
         image = _some(image, name, rows, generator, probability)
-    image = _one_of(image, ACQUISITION[modality], rows, generator, probability)
+    acquisition = kept(ACQUISITION[modality], held_out)
+    image = _one_of(image, acquisition, rows, generator, probability)
     return image.clamp(*LIMITS[modality]), segmentation, masks
 
 
@@ -190,6 +197,16 @@ def shift(
         return Masking.sample(generator, image.shape, rows, body, regions).apply(image)
     changed = FAMILIES[family].sample(generator, image.shape, rows).apply(image)
     return changed.clamp(*LIMITS[modality])
+
+
+def kept(names: Sequence[str], held_out: Collection[str]) -> tuple[str, ...]:
+    """The families that training may show.
+
+    Example:
+        >>> kept(("gamma", "gain"), held_out={"gain"})
+        ('gamma',)
+    """
+    return tuple(name for name in names if name not in held_out)
 
 
 def _chosen(image: Tensor, generator: torch.Generator, probability: float) -> Tensor:

@@ -15,6 +15,7 @@ from penumbra.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from penumbra.config import Config
+    from penumbra.config.schema import Draws
 
 app = typer.Typer(
     name="penumbra",
@@ -185,7 +186,11 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the maps go.")] = Path("pred"),
     draws: Annotated[
-        int | None, typer.Option(min=1, help="Posterior draws.  [default: the run's]")
+        str | None,
+        typer.Option(
+            metavar="N|auto|propagate",
+            help="Posterior draws: how many, as many as needed, or none.  [default: the run's]",
+        ),
     ] = None,
 ) -> None:
     """Predict scans: segmentation or findings, uncertainty in the scan's own space, and triage."""
@@ -194,7 +199,7 @@ def predict(
     writable(out)
     from penumbra.inference.scan import predict_scans
 
-    done(predict_scans(run, scan, out, draws=draws), f"penumbra view {out}")
+    done(predict_scans(run, scan, out, draws=_draws(draws)), f"penumbra view {out}")
 
 
 @app.command()
@@ -232,6 +237,15 @@ def _configure(
     if device is not None:
         overrides["device"] = device
     return resolve(preset, size=size, overrides=overrides)
+
+
+def _draws(text: str | None) -> "Draws | None":
+    match text:
+        case None | "auto" | "propagate":
+            return text
+        case _ if text.isdecimal() and int(text) > 0:
+            return int(text)
+    raise ConfigError(f"--draws {text}: write it as a number, auto or propagate")
 
 
 def _deadline(text: str | None) -> float | None:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Integer
 
 from penumbra import progress
 from penumbra.assess.calibrate import POOR_DICE, sample_voxels
-from penumbra.assess.curves import coverage, diagram, table_line, table_text
+from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.bayes.temperature import apply_temperature, fit_temperature
 from penumbra.errors import DataError
 from penumbra.evaluate.expected import ExpectedScore, fit_expected
@@ -235,7 +235,7 @@ class _Judged:
         return unsure, 1 - np.array([s.scores["dice", MEAN] for s in self.scores])
 
     def risk_coverage(self) -> dict[str, list[float]]:
-        return coverage(*self.unsure_and_risk())
+        return risk_coverage(*self.unsure_and_risk())
 
 
 def _judge(cases: Sequence[ForeignCase], task: Task | None, fitted: Fitted, part: str) -> _Judged:

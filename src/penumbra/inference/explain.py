@@ -20,7 +20,7 @@ from penumbra.bayes.bank import Bank
 from penumbra.bayes.uncertainty import Moments
 from penumbra.data.preprocess import Prepared
 from penumbra.errors import ConfigError
-from penumbra.inference.maps import windows
+from penumbra.inference.windows import windows
 from penumbra.model import Network
 from penumbra.trained import Trained
 from penumbra.types import Task

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from penumbra import progress, trained
-from penumbra.bayes import bank
 from penumbra.bayes.temperature import apply_temperature
+from penumbra.config.schema import Draws
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.errors import DataError
 from penumbra.evaluate.overlap import label_map
@@ -19,14 +19,14 @@ from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.inference.page import write_page
 from penumbra.inference.summary import summarize
 from penumbra.inference.triage import write_triage
-from penumbra.trained import Trained
+from penumbra.trained import Trained, posterior
 from penumbra.types import Case, Task
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
 
 
 def predict_scans(
-    run: Path, scans: Sequence[Path], out: Path, *, draws: int | None = None
+    run: Path, scans: Sequence[Path], out: Path, *, draws: Draws | None = None
 ) -> list[Path]:
     """Predict scans one after another and write what the model says; returns the files written.
 
@@ -36,7 +36,7 @@ def predict_scans(
     Args:
         scans: each an image, a DICOM series (folder or zip), or a case folder with one file per
             channel.
-        draws: posterior draws; by default as many as the run's evaluation used.
+        draws: posterior draws, ``auto`` or ``propagate``; by default as in the run's evaluation.
 
     Raises:
         DataError: no model in ``run``, a scan does not fit it, or two scans share a name.
@@ -52,16 +52,21 @@ def predict_scans(
     return [*wrote, *write_triage(out, run)]
 
 
-def predict_case(model: Trained, case: Case, out: Path, *, draws: int | None = None) -> list[Path]:
+def predict_case(
+    model: Trained, case: Case, out: Path, *, draws: Draws | None = None
+) -> list[Path]:
     """Predict one case and write its maps, summary and page.
 
     The same model, scan and number of draws give the same files.
     """
     prepared = prepare(case, model.task, model.config.data)
     generator = torch.Generator().manual_seed(model.config.seed)
-    count = draws or model.config.evaluate.draws
-    posterior = bank(model.network, draws=count, generator=generator)
-    maps = map_case(model.network, posterior, prepared, model.task, model.config)
+    config = model.config
+    if draws is not None:
+        wanted = config.evaluate.model_copy(update={"draws": draws})
+        config = config.model_copy(update={"evaluate": wanted})
+    bank = posterior(model.network, config.evaluate.draws, generator=generator)
+    maps = map_case(model.network, bank, prepared, model.task, config)
     return write_maps(maps, prepared, model, out)
 
 

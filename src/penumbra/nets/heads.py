@@ -1,5 +1,7 @@
 """From features to logits: voxels to classes, pooled features to findings."""
 
+from typing import cast
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +19,8 @@ class VoxelHead(nn.Module):
         self.spread: nn.Module | None = None
         if spread_rank is not None:
             self.spread = conv(features, classes * (1 + spread_rank), 1)
+            # Log-variances start small: training starts at the plain network.
+            cast(nn.Parameter, self.spread.bias).data[:classes] -= 4
 
     def forward(self, features: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
         return self.last(features)

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from penumbra.report import cases, figures, overlays, tables
+from penumbra.report.posterior import posterior
 from penumbra.report.read import RunFolder, read_run
 from penumbra.report.words import spell
 
@@ -59,6 +60,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "other_parts": {p: tables.tables(rows, part=p) for p in parts if p != "test"},
         "conditions": tables.conditions(rows),
         **_curves(run),
+        "posterior": posterior(run.metrics),
         "cards": overlays.cards(run.samples),
         "training": figures.training(run.log),
         "cases": listed,
