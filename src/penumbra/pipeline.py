@@ -181,7 +181,10 @@ def _train(
         posterior_width=width,
         tempering=tempering,
     )
-    replace(model, calibration=calibration).save(out / "model")
+    familiarity = assess.familiarize(
+        model, ground.store, ground.parts["train"], ground.parts["val"]
+    )
+    replace(model, calibration=calibration, familiarity=familiarity).save(out / "model")
     return out / "model"
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from penumbra.bayes.mahalanobis import fit_density
+from penumbra.bayes.mahalanobis import Strangeness, fit_familiarity, shrunk_gaussian
 
 
 @pytest.mark.parametrize(("n", "d"), [(12, 40), (60, 5)])
@@ -11,22 +12,28 @@ def test_the_shrunk_precision_is_that_of_scikit_learn(n: int, d: int) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, d)) @ rng.normal(size=(d, d))
     theirs = OAS().fit(features)
-    ours = fit_density(features)
-    assert ours.shrinkage == pytest.approx(theirs.shrinkage_)
-    np.testing.assert_allclose(ours.precision, theirs.precision_, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(
-        ours.distance(features) ** 2 * d, theirs.mahalanobis(features), rtol=1e-6
-    )
+    _, precision, shrinkage = shrunk_gaussian(features)
+    assert shrinkage == pytest.approx(theirs.shrinkage_)
+    np.testing.assert_allclose(precision, theirs.precision_, rtol=1e-6, atol=1e-9)
+    known = fit_familiarity(torch.from_numpy(features), torch.from_numpy(features))
+    squared = known(torch.from_numpy(features)).numpy() ** 2 * d
+    np.testing.assert_allclose(squared, theirs.mahalanobis(features), rtol=1e-6)
 
 
-def test_a_shifted_scan_lies_farther_than_any_training_scan() -> None:
-    features = np.random.default_rng(1).normal(size=(30, 64))
-    density = fit_density(features)
-    assert density.distance(features[:1] + 3)[0] > density.distance(features).max()
+def test_a_shifted_scan_lies_farther_than_every_validation_scan() -> None:
+    features = torch.randn(40, 64, generator=torch.Generator().manual_seed(1))
+    known = fit_familiarity(features[:30], features[30:])
+    strange = known.judge(features[0] + 3)
+    assert strange.nearer == strange.scans == 10
+    assert strange.p_value == pytest.approx(1 / 11)
+
+
+def test_the_p_value_of_the_least_strange_scan_is_one() -> None:
+    assert Strangeness(0.1, 0, 9).p_value == 1
 
 
 def test_equal_scans_have_no_spread() -> None:
     with pytest.raises(ValueError, match="spread is zero"):
-        fit_density(np.ones((4, 3)))
+        shrunk_gaussian(np.ones((4, 3)))
     with pytest.raises(ValueError, match="needs two"):
-        fit_density(np.ones((1, 3)))
+        shrunk_gaussian(np.ones((1, 3)))

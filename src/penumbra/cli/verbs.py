@@ -192,6 +192,9 @@ def predict(
             help="Posterior draws: how many, as many as needed, or none.  [default: the run's]",
         ),
     ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Go on past unreadable scans; count them.")
+    ] = False,
 ) -> None:
     """Predict scans: segmentation or findings, uncertainty in the scan's own space, and triage."""
     for each in scan:
@@ -199,7 +202,11 @@ def predict(
     writable(out)
     from penumbra.inference.scan import predict_scans
 
-    done(predict_scans(run, scan, out, draws=_draws(draws)), f"penumbra view {out}")
+    wrote = predict_scans(run, scan, out, draws=_draws(draws), skip_broken=skip_broken)
+    done(wrote, f"penumbra view {out}")
+    if wrote[-1].name == "skipped.csv":
+        count = len(wrote[-1].read_text().splitlines()) - 1
+        typer.echo(f"Skipped {count} of {len(scan)} scan(s); reasons in {wrote[-1]}", err=True)
 
 
 @app.command()

@@ -36,13 +36,12 @@ from penumbra.evaluate.segmentation import (
 )
 from penumbra.evaluate.selective import aggregate, review_budget
 from penumbra.files import write_text
+from penumbra.foreign.parts import PARTS, draw_parts
 from penumbra.foreign.read import (
-    PARTS,
     ForeignCase,
     class_indices,
     find_cases,
     read_case,
-    read_split,
     read_task,
 )
 from penumbra.inference.decision import Signs, decide
@@ -53,7 +52,6 @@ from penumbra.types import Task
 HEADLINE = "uncertainty/entropy/region"
 """One deterministic prediction has one uncertainty: the entropy of its own probabilities."""
 TARGET = 0.05
-SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,9 @@ def calibrate(predictions: Path, labels: Path, out: Path, *, validation: str | N
         DataError: predictions and labels do not fit each other, or a part would be empty.
     """
     cases = find_cases(predictions, labels)
-    fitted = _fit(cases, read_task(predictions, labels), _parts(cases, validation))
+    fitted = _fit(
+        cases, read_task(predictions, labels), draw_parts([c.id for c in cases], validation)
+    )
     out.mkdir(parents=True, exist_ok=True)
     path = out / "calibration.json"
     write_text(path, json.dumps(asdict(fitted), indent=1))
@@ -130,28 +130,6 @@ def evaluate(
     records = sorted(test.records, key=lambda r: -r["decision"]["need_of_review"])
     triage = write_list(out, records, referral(unsure, risk > 1 - POOR_DICE))
     return [calibration, out / "metrics.json", out / "cases.csv", *triage]
-
-
-def _parts(cases: Sequence[ForeignCase], validation: str | None) -> Mapping[str, Sequence[str]]:
-    ids = [case.id for case in cases]
-    if validation is not None and Path(validation).is_file():
-        return read_split(Path(validation), ids)
-    try:
-        share = SHARE if validation is None else float(validation)
-    except ValueError:
-        raise DataError(f"{validation}: neither a split file nor a share between 0 and 1") from None
-    count = max(1, round(share * len(ids)))
-    if not 0 < share < 1 or count >= len(ids):
-        raise DataError(
-            f"a validation share of {share:g} of {len(ids)} case(s) leaves a part empty; give "
-            "more cases or another share"
-        )
-    order = np.random.default_rng(0).permutation(len(ids))
-    chosen = {ids[k] for k in order[:count]}
-    return {
-        "val": tuple(i for i in ids if i in chosen),
-        "test": tuple(i for i in ids if i not in chosen),
-    }
 
 
 def _fit(

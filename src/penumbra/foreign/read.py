@@ -4,13 +4,10 @@ Nothing is unpickled: of nnU-Net only the arrays are read, and the geometry come
 file, whose grid the map must have.
 """
 
-import json
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -268,30 +265,6 @@ def _as_probabilities(
             "each other (softmax), overlapping sigmoid maps cannot be judged as one segmentation"
         )
     return maps / total
-
-
-def read_split(path: Path, ids: list[str]) -> Mapping[str, tuple[str, ...]]:
-    """``val`` and ``test`` of a split file; cases that it does not name are left out.
-
-    Raises:
-        DataError: not ``{"val": [...], "test": [...]}`` (or that under ``parts``), or a part
-            without a predicted case, or a case in both.
-    """
-    tree: Any = tables.read_json(path)
-    parts = tree.get("parts", tree) if isinstance(tree, dict) else {}
-    if not isinstance(parts, dict) or not all(isinstance(parts.get(p), list) for p in PARTS):
-        raise DataError(f"{path}: expected {json.dumps({'val': ['case'], 'test': ['case']})}")
-    chosen = {part: tuple(i for i in ids if i in set(map(str, parts[part]))) for part in PARTS}
-    for part, cases in chosen.items():
-        if not cases:
-            raise DataError(f"{path}: none of the predicted cases is in '{part}'")
-    both = set(chosen["val"]) & set(chosen["test"])
-    if both:
-        raise DataError(f"{path}: {sorted(both)[0]} is in val and in test; take it out of one")
-    return chosen
-
-
-PARTS = ("val", "test")
 
 
 def _x(shape: tuple[int, ...]) -> str:

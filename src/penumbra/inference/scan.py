@@ -1,5 +1,8 @@
 """Scans in, their maps out in each scan's own grid, with a summary, a page and a triage list."""
 
+import csv
+import hashlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,56 +11,100 @@ import numpy as np
 import torch
 
 from penumbra import progress, trained
+from penumbra.bayes.mahalanobis import Strangeness
 from penumbra.bayes.temperature import apply_temperature
 from penumbra.config.schema import Draws
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.errors import DataError
 from penumbra.evaluate.overlap import label_map
 from penumbra.files import write_text
+from penumbra.inference.features import scan_features
 from penumbra.inference.files import write_map
 from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.inference.page import write_page
 from penumbra.inference.summary import summarize
 from penumbra.inference.triage import write_triage
-from penumbra.trained import Trained, posterior
+from penumbra.trained import Trained, fingerprint, posterior
 from penumbra.types import Case, Task
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
 
 
 def predict_scans(
-    run: Path, scans: Sequence[Path], out: Path, *, draws: Draws | None = None
+    run: Path,
+    scans: Sequence[Path],
+    out: Path,
+    *,
+    draws: Draws | None = None,
+    skip_broken: bool = False,
 ) -> list[Path]:
     """Predict scans one after another and write what the model says; returns the files written.
 
-    Each scan gets its maps, ``<case>.json`` and ``<case>.html``; ``triage.csv`` and
-    ``triage.html`` list all cases of ``out``, the ones in most need of review first.
+    Each scan gets its maps, ``<case>.html`` and ``<case>.json``; ``triage.csv`` and
+    ``triage.html`` list all cases of ``out``, the ones in most need of review first. A scan that
+    this model has predicted into ``out`` already, with these draws, is left as it is.
 
     Args:
         scans: each an image, a DICOM series (folder or zip), or a case folder with one file per
             channel.
         draws: posterior draws, ``auto`` or ``propagate``; by default as in the run's evaluation.
+        skip_broken: go on past scans that cannot be read; they are listed in ``skipped.csv``.
 
     Raises:
-        DataError: no model in ``run``, a scan does not fit it, or two scans share a name.
+        DataError: no model in ``run``, a scan does not fit it (unless skipped), or two scans share
+            a name.
     """
-    model = trained.load(run)
-    cases = [case_of(scan, model.task) for scan in scans]
-    _refuse_twins(cases)
+    model, mark = trained.load(run), f"{fingerprint(run)} {draws or ''}"
+    _refuse_twins(scans)
     wrote: list[Path] = []
-    with progress.bar("predict", len(cases)) as advance:
-        for case in cases:
-            wrote += predict_case(model, case, out, draws=draws)
-            advance(case.id)
-    return [*wrote, *write_triage(out, run)]
+    skipped: list[tuple[str, str]] = []
+    with progress.bar("predict", len(scans)) as advance:
+        for scan in scans:
+            name = name_of(scan)
+            try:
+                case = case_of(scan, model.task)
+                source = hashlib.sha256(f"{mark} {_stamp(scan)}".encode()).hexdigest()[:16]
+                if source != _source(out / f"{name}.json"):
+                    wrote += predict_case(model, case, out, draws=draws, source=source)
+            except DataError as error:
+                if not skip_broken:
+                    raise
+                skipped.append((name, str(error)))
+            advance(name)
+    return [*wrote, *write_triage(out, run), *_write_skipped(out, skipped)]
+
+
+def _stamp(scan: Path) -> str:
+    """Names, sizes and times of a scan's files."""
+    files = sorted(p for p in scan.rglob("*") if p.is_file()) if scan.is_dir() else [scan]
+    return repr([(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()])
+
+
+def _source(summary: Path) -> str | None:
+    """What a finished prediction was made from; its summary is written last."""
+    try:
+        return str(json.loads(summary.read_text())["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> list[Path]:
+    path = out / "skipped.csv"
+    path.unlink(missing_ok=True)
+    if not skipped:
+        return []
+    text = io.StringIO()
+    csv.writer(text).writerows([("case", "reason"), *skipped])
+    write_text(path, text.getvalue())
+    return [path]
 
 
 def predict_case(
-    model: Trained, case: Case, out: Path, *, draws: Draws | None = None
+    model: Trained, case: Case, out: Path, *, draws: Draws | None = None, source: str = ""
 ) -> list[Path]:
-    """Predict one case and write its maps, summary and page.
+    """Predict one case and write its maps, page and, last, its summary.
 
-    The same model, scan and number of draws give the same files.
+    The same model, scan and number of draws give the same files. ``source`` stands in the summary.
     """
     prepared = prepare(case, model.task, model.config.data)
     generator = torch.Generator().manual_seed(model.config.seed)
@@ -67,15 +114,25 @@ def predict_case(
         config = config.model_copy(update={"evaluate": wanted})
     bank = posterior(model.network, config.evaluate.draws, generator=generator)
     maps = map_case(model.network, bank, prepared, model.task, config)
-    return write_maps(maps, prepared, model, out)
+    strangeness = None
+    if model.familiarity is not None:
+        strangeness = model.familiarity.judge(scan_features(model.network, prepared, config))
+    return write_maps(maps, prepared, model, out, strangeness=strangeness, source=source)
 
 
-def _refuse_twins(cases: Sequence[Case]) -> None:
-    seen: set[str] = set()
-    for case in cases:
-        if case.id in seen:
-            raise DataError(f"{case.id}: two scans have this name; predict them into two folders")
-        seen.add(case.id)
+def _refuse_twins(scans: Sequence[Path]) -> None:
+    names = [name_of(scan) for scan in scans]
+    twin = next((name for name in names if names.count(name) > 1), None)
+    if twin is not None:
+        raise DataError(f"{twin}: two scans have this name; predict them into two folders")
+
+
+def name_of(scan: Path) -> str:
+    """The case's name: the file's or folder's, without the ending."""
+    name = scan.name or scan.resolve().name
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def case_of(scan: Path, task: Task) -> Case:
@@ -84,9 +141,7 @@ def case_of(scan: Path, task: Task) -> Case:
     Raises:
         DataError: the scan has none of the channels, or one file could be several.
     """
-    name = scan.name
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
+    name = name_of(scan)
     files = sorted(scan.iterdir()) if scan.is_dir() else [scan]
     matched = {c: f for c in task.channels for f in files if _is_channel(f, c)}
     if not matched and len(task.channels) == 1:
@@ -121,8 +176,16 @@ def _is_dicom(path: Path) -> bool:
     return path.suffix.lower() == ".dcm"
 
 
-def write_maps(maps: CaseMaps, case: Prepared, model: Trained, out: Path) -> list[Path]:
-    """Write segmentation, probability, uncertainty and attention maps, summary and page.
+def write_maps(
+    maps: CaseMaps,
+    case: Prepared,
+    model: Trained,
+    out: Path,
+    *,
+    strangeness: Strangeness | None = None,
+    source: str = "",
+) -> list[Path]:
+    """Write segmentation, probability, uncertainty and attention maps, page and summary.
 
     The first channel goes with them, as the network saw it, so that the maps can be looked at.
     """
@@ -144,9 +207,10 @@ def write_maps(maps: CaseMaps, case: Prepared, model: Trained, out: Path) -> lis
         )
         for name, array in shown.items()
     }
-    record = summarize(maps, case, model, arrays.get("segmentation"))
+    record = summarize(maps, case, model, arrays.get("segmentation"), strangeness)
     record["files"] = {name: [path.name for path in paths] for name, paths in files.items()}
+    record["source"] = source
+    page = write_page(out / f"{case.id}.html", record, case, arrays, model.config)
     summary = out / f"{case.id}.json"
     write_text(summary, json.dumps(record, indent=1))
-    page = write_page(out / f"{case.id}.html", record, case, arrays, model.config)
     return [*(path for paths in files.values() for path in paths), summary, page]
