@@ -127,3 +127,76 @@ def test_auto_takes_as_many_draws_as_the_maps_need(
     predict_scans(untrained_ct, [scan], tmp_path, draws="auto")
     record = json.loads((tmp_path / "one.json").read_text())
     assert 12 <= next(iter(record["volumes_ml"].values()))["draws"] <= 64
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in folder.iterdir() if p.name.startswith("one")}
+
+
+def test_a_finished_scan_is_not_predicted_again_unless_something_changed(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    predict_scans(untrained_ct, [scan], tmp_path, draws=1)
+    first = stamps(tmp_path)
+    predict_scans(untrained_ct, [scan], tmp_path, draws=1)
+    assert stamps(tmp_path) == first
+    predict_scans(untrained_ct, [scan], tmp_path, draws=2)
+    assert stamps(tmp_path)["one.json"] != first["one.json"]
+
+
+def test_an_interrupted_scan_is_predicted_again(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    predict_scans(untrained_ct, [scan], tmp_path, draws=1)
+    (tmp_path / "one.json").unlink()  # the summary is written last
+    predict_scans(untrained_ct, [scan], tmp_path, draws=1)
+    assert (tmp_path / "one.json").exists()
+
+
+def test_a_broken_scan_is_skipped_and_counted_where_asked(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(scan.read_bytes()[:200])
+    out = tmp_path / "pred"
+    with pytest.raises(DataError, match=r"broken\.nii\.gz"):
+        predict_scans(untrained_ct, [broken, scan], out, draws=1)
+    wrote = predict_scans(untrained_ct, [broken, scan], out, draws=1, skip_broken=True)
+    assert wrote[-1].name == "skipped.csv"
+    with wrote[-1].open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["case"] == "broken"
+    assert "broken.nii.gz" in row["reason"]
+    assert (out / "one.json").exists()
+    predict_scans(untrained_ct, [scan], out, draws=1, skip_broken=True)
+    assert not (out / "skipped.csv").exists()
+
+
+def test_a_scan_unlike_all_training_scans_goes_to_review(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from penumbra import trained
+    from penumbra.bayes.mahalanobis import fit_familiarity
+    from penumbra.data.preprocess import prepare
+    from penumbra.inference.features import scan_features
+    from penumbra.inference.scan import case_of
+
+    model = trained.load(untrained_ct)
+    case = prepare(case_of(scan, model.task), model.task, model.config.data)
+    features = scan_features(model.network, case, model.config)
+    assert len(features) == sum(model.config.model.widths)
+    cloud = torch.randn(14, len(features), generator=torch.Generator().manual_seed(0))
+    calibration = replace(model.calibration, review_above=None)
+    for place, verdict in ((features + 30, "review"), (features, "accept")):
+        known = fit_familiarity(place + cloud[:9], place + cloud[9:] * 2)
+        run = tmp_path / verdict
+        replace(model, familiarity=known, calibration=calibration).save(run)
+        predict_scans(run, [scan], run / "pred", draws=1)
+        record = json.loads((run / "pred" / "one.json").read_text())
+        assert record["decision"]["verdict"] == verdict
+        assert record["out_of_distribution"]["scans"] == 5
+        assert "training scans" in " ".join(record["trust"])

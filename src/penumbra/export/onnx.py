@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from penumbra.bayes.gaussian import GaussianLayer
-from penumbra.bayes.layer import Draw, pinned, stochastic_layers
+from penumbra.bayes.layer import Draw, normal, pinned, stochastic_layers
 from penumbra.errors import DataError
 from penumbra.files import atomic, write_text
 from penumbra.model import Network
@@ -57,12 +57,27 @@ class Noisy(nn.Module):
         return tuple(part for part in logits if part is not None)
 
 
+def noise_of(network: Network, *, draws: int, generator: torch.Generator) -> Float[Tensor, "t n"]:
+    """The noise by which ``Noisy`` repeats the draws of ``bayes.bank`` with the same generator."""
+    torch.randint(2**31, (), generator=generator, device=generator.device)  # the bank's own seed
+    rows = []
+    for _ in range(draws):
+        parts = [torch.zeros(0)]
+        for layer in stochastic_layers(network):
+            parts.append(normal(layer.weight, generator).flatten())
+            if layer.bias is not None:
+                parts.append(normal(layer.bias, generator).flatten())
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
 def export(model: Trained, path: Path) -> list[Path]:
     """Write the network for one image of its patch size, and beside it what a user must know.
 
     ``<name>.json`` holds classes, patch, channels, units, temperature and how the noise is laid
-    out: per random layer, in order, the weight in C order, then the bias. What is written has
-    repeated a draw of torch to ``TOLERANCE`` in onnxruntime, or nothing is kept.
+    out: per random layer, in order, the weight in C order, then the bias. ``<name>_noise.npy``
+    [t, n] holds the very draws by which ``penumbra predict`` predicts. What is written has repeated
+    a draw of torch to ``TOLERANCE`` in onnxruntime, or nothing is kept.
 
     Raises:
         DataError: onnx is not installed, the posterior has no Gaussian form, or the graph does not
@@ -77,7 +92,10 @@ def export(model: Trained, path: Path) -> list[Path]:
     generator = torch.Generator().manual_seed(model.config.seed)
     patch = model.config.data.patch
     image = torch.rand(1, len(model.task.channels), *patch, generator=generator)
-    noise = torch.randn(module.noise_size, generator=generator)
+    count = model.config.evaluate.fixed_draws if module.layers else 1
+    seed = torch.Generator().manual_seed(model.config.seed)
+    rows = noise_of(model.network, draws=count, generator=seed)
+    noise = rows[0] if module.layers else torch.zeros(module.noise_size)
     program: Any = torch.onnx.export(
         module,
         (image, noise),
@@ -94,7 +112,11 @@ def export(model: Trained, path: Path) -> list[Path]:
             raise DataError(f"{path}: differs from torch by {off:.2g}; nothing was written")
     described = path.with_suffix(".json")
     write_text(described, json.dumps(_described(model, module, off), indent=1))
-    return [path, described]
+    kept = path.with_name(f"{path.stem}_noise.npy")
+    if module.layers:
+        with atomic(kept) as part, part.open("wb") as file:
+            np.save(file, rows.numpy())
+    return [path, described, *([kept] if module.layers else [])]
 
 
 def difference(path: Path, module: Noisy, image: Tensor, noise: Tensor) -> float:
