@@ -184,7 +184,8 @@ def _train(
     familiarity = assess.familiarize(
         model, ground.store, ground.parts["train"], ground.parts["val"]
     )
-    replace(model, calibration=calibration, familiarity=familiarity).save(out / "model")
+    model = replace(model, calibration=calibration, familiarity=familiarity)
+    assess.calibrate_attention(model, ground.store, ground.parts["val"]).save(out / "model")
     return out / "model"
 
 

@@ -36,6 +36,9 @@ class Calibration:
         thresholds: finding -> probability above which it is reported as present.
         attention_threshold: of the composite map, for localization.
         u_ref: 95 % quantile of the epistemic variance inside validation bodies.
+        attention_u_ref: 95 % quantile of the variance of findings' maps between draws.
+        relevance: how much of the regions shown alike experts marked, per attention bin and
+            uncertainty bin (``attend.reliability.shares``); none without expert masks.
         ranked_by: the score that ranks cases: the disagreement between draws or, where draws do
             not differ, the uncertainty of the region.
         review_above: that score, from which a case goes to review.
@@ -53,6 +56,8 @@ class Calibration:
     thresholds: dict[str, float] = field(default_factory=dict)
     attention_threshold: float = 0.5
     u_ref: float = 1.0
+    attention_u_ref: float = 1.0
+    relevance: list[list[float]] | None = None
     ranked_by: Literal["disagreement", "uncertainty"] = "uncertainty"
     review_above: float | None = None
     expected_dice: dict[str, float] = field(default_factory=dict)

@@ -111,6 +111,30 @@ def test_the_triage_list_puts_the_neediest_first(
         assert [row["case"] for row in csv.DictReader(file)] == ["c1", "c2", "c0"]
 
 
+def test_a_scan_that_is_done_is_not_predicted_again_unless_something_changed(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    wrote = predict_scans(untrained_ct, [scan], tmp_path, draws=1)
+    times = {path: path.stat().st_mtime_ns for path in wrote if path.stem != "triage"}
+    again = predict_scans(untrained_ct, [scan], tmp_path, draws=1)
+    assert sorted(again) == sorted(wrote)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    predict_scans(untrained_ct, [scan], tmp_path, draws=2)
+    assert (tmp_path / "one.json").stat().st_mtime_ns != times[tmp_path / "one.json"]
+    (tmp_path / "one_epistemic.nii.gz").unlink()
+    predict_scans(untrained_ct, [scan], tmp_path, draws=2)
+    assert (tmp_path / "one_epistemic.nii.gz").exists()
+
+
+def test_a_bad_scan_holds_up_no_other(untrained_ct: Path, scan: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no scan")
+    with pytest.raises(DataError, match=r"bad\.nii\.gz"):
+        predict_scans(untrained_ct, [bad, scan], tmp_path / "pred", draws=1)
+    assert (tmp_path / "pred" / "one.json").exists()
+    assert "one" in (tmp_path / "pred" / "triage.csv").read_text()
+
+
 @pytest.mark.parametrize(("draws", "seen"), [(2, 2), ("propagate", 1)])
 def test_draws_may_be_few_or_none(
     untrained_ct: Path, scan: Path, tmp_path: Path, draws: int | str, seen: int
@@ -127,49 +151,6 @@ def test_auto_takes_as_many_draws_as_the_maps_need(
     predict_scans(untrained_ct, [scan], tmp_path, draws="auto")
     record = json.loads((tmp_path / "one.json").read_text())
     assert 12 <= next(iter(record["volumes_ml"].values()))["draws"] <= 64
-
-
-def stamps(folder: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in folder.iterdir() if p.name.startswith("one")}
-
-
-def test_a_finished_scan_is_not_predicted_again_unless_something_changed(
-    untrained_ct: Path, scan: Path, tmp_path: Path
-) -> None:
-    predict_scans(untrained_ct, [scan], tmp_path, draws=1)
-    first = stamps(tmp_path)
-    predict_scans(untrained_ct, [scan], tmp_path, draws=1)
-    assert stamps(tmp_path) == first
-    predict_scans(untrained_ct, [scan], tmp_path, draws=2)
-    assert stamps(tmp_path)["one.json"] != first["one.json"]
-
-
-def test_an_interrupted_scan_is_predicted_again(
-    untrained_ct: Path, scan: Path, tmp_path: Path
-) -> None:
-    predict_scans(untrained_ct, [scan], tmp_path, draws=1)
-    (tmp_path / "one.json").unlink()  # the summary is written last
-    predict_scans(untrained_ct, [scan], tmp_path, draws=1)
-    assert (tmp_path / "one.json").exists()
-
-
-def test_a_broken_scan_is_skipped_and_counted_where_asked(
-    untrained_ct: Path, scan: Path, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken.nii.gz"
-    broken.write_bytes(scan.read_bytes()[:200])
-    out = tmp_path / "pred"
-    with pytest.raises(DataError, match=r"broken\.nii\.gz"):
-        predict_scans(untrained_ct, [broken, scan], out, draws=1)
-    wrote = predict_scans(untrained_ct, [broken, scan], out, draws=1, skip_broken=True)
-    assert wrote[-1].name == "skipped.csv"
-    with wrote[-1].open(newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert row["case"] == "broken"
-    assert "broken.nii.gz" in row["reason"]
-    assert (out / "one.json").exists()
-    predict_scans(untrained_ct, [scan], out, draws=1, skip_broken=True)
-    assert not (out / "skipped.csv").exists()
 
 
 def test_a_scan_unlike_all_training_scans_goes_to_review(

@@ -55,6 +55,15 @@ FAMILIES: Mapping[str, type[Family]] = {
 """Every family that leaves the anatomy where it is."""
 
 
+OUTSIDE: Mapping[Modality, Literal["border", "zeros"]] = {
+    "mri": "border",
+    "ct": "border",
+    "xray": "zeros",
+}
+"""Beyond the scan: more of the air at its border, or the black around a film, which holds tissue
+up to its edges (repeated, they would be streaks)."""
+
+
 @dataclass(frozen=True)
 class View:
     """One view of a batch.
@@ -106,7 +115,7 @@ def two_views(
     views = []
     for changes_protocol in (False, kind == "anatomy"):
         warp = Warp.sample(generator, image.shape, rows)
-        moved = warp.apply(image)
+        moved = warp.apply(image, padding=OUTSIDE[modality])
         inside = warp.apply(body[:, None].to(image), "nearest", "zeros")[:, 0] > 0.5
         for name in intensity:
             moved = _some(moved, name, rows, generator, 0.8)
@@ -138,9 +147,9 @@ def augment(
     """Supervised augmentation: labels and expert masks move with the image.
 
     Per image and with ``probability`` each: a warp, every intensity family, one acquisition
-    family. No flips: they would change laterality and situs. Voxels from outside of the scan
-    repeat its border in the image and are ignored in the segmentation. Families ``held_out`` of
-    training are never shown.
+    family. No flips: they would change laterality and situs. Voxels from outside of the scan hold
+    what ``OUTSIDE`` says in the image and are ignored in the segmentation. Families ``held_out``
+    of training are never shown.
 
     Raises:
         ValueError: the probability is not in 0..1.
@@ -151,7 +160,7 @@ def augment(
     index = _chosen(image, generator, probability)
     if len(index):
         warp = Warp.sample(generator, (len(index), *image.shape[1:]), rows)
-        image = image.index_copy(0, index, warp.apply(image[index]))
+        image = image.index_copy(0, index, warp.apply(image[index], padding=OUTSIDE[modality]))
         if segmentation is not None:
             shifted = (segmentation[index] - IGNORE)[:, None].to(image)
             moved = warp.apply(shifted, "nearest", "zeros")[:, 0].to(segmentation.dtype) + IGNORE
@@ -187,11 +196,13 @@ def shift(
     if severity == 0:
         return image
     if family == "elastic":
-        return Warp.sample_elastic(generator, image.shape, rows).apply(image)
+        warp = Warp.sample_elastic(generator, image.shape, rows)
+        return warp.apply(image, padding=OUTSIDE[modality])
     if family in ("zoom", "rotation"):
         still = rows.at("elastic", 0)
         other = "rotation" if family == "zoom" else "zoom"
-        return Warp.sample(generator, image.shape, still.at(other, 0)).apply(image)
+        warp = Warp.sample(generator, image.shape, still.at(other, 0))
+        return warp.apply(image, padding=OUTSIDE[modality])
     if family == "masking":
         regions = coarse_supervoxels(image)
         return Masking.sample(generator, image.shape, rows, body, regions).apply(image)

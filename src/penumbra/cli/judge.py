@@ -81,6 +81,10 @@ def calibrate(
 @app.command()
 def report(
     run: AnyRun = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also print it, by a browser here.")] = False,
+    model_card: Annotated[
+        bool, typer.Option("--model-card", help="Also a model card, filled from the run.")
+    ] = False,
     predictions: Predictions = None,
     labels: Labels = None,
     validation: Validation = None,
@@ -89,7 +93,7 @@ def report(
     """Write a run's report again; or judge another program's predictions and report on them."""
     from penumbra import report as reporting
 
-    wrote: list[Path] = []
+    judged: list[Path] = []
     if predictions is None:
         folder = _needed(run, predictions, labels)
     else:
@@ -97,9 +101,14 @@ def report(
         from penumbra import foreign
 
         folder = writable(out)
-        wrote = foreign.evaluate(predictions, labels, folder, validation=validation)
-    page = reporting.build(folder)
-    done([*wrote, page], f"open {page}")
+        judged = foreign.evaluate(predictions, labels, folder, validation=validation)
+    wrote = [reporting.build(folder)]
+    if pdf:
+        wrote.append(reporting.print_pdf(wrote[0]))
+    if model_card:
+        wrote.append(reporting.write_card(folder))
+    fill = f"; fill in what stands in brackets in {wrote[-1]}" if model_card else ""
+    done([*judged, *wrote], f"open {wrote[0]}{fill}")
 
 
 def _needed(run: Path | None, predictions: Path | None, labels: Path | None) -> Path:

@@ -113,8 +113,9 @@ class Adversarial(Section):
     eps: float = Field(2 / 255, ge=0, description="radius in display-range units")
     steps: int = Field(1, ge=1, description="1: FGSM with random start; more: PGD")
     norm: Literal["linf", "l2"] = "linf"
+    every: int = Field(1, ge=1, description="apply the term every n-th step")
     share: float = Field(
-        0.5, gt=0, le=1, description="share of every batch that is attacked; 0.5 costs under 2x"
+        0.4, gt=0, le=1, description="share of every batch that is attacked; 0.4 costs under 2x"
     )
     start: float = Field(0.5, ge=0, le=1, description="share of the run before the term's ramp")
     gamma: float = Field(1.0, ge=0, description="exponent of the uncertainty weight; 0: unweighted")

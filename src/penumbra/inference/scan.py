@@ -1,33 +1,35 @@
-"""Scans in, their maps out in each scan's own grid, with a summary, a page and a triage list."""
+"""Scans in, predictions out: here or elsewhere, resumed to the scan, a bad one holding up none."""
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from penumbra import progress, trained
-from penumbra.bayes.mahalanobis import Strangeness
-from penumbra.bayes.temperature import apply_temperature
+from penumbra import __version__, jobs, progress, trained
 from penumbra.config.schema import Draws
-from penumbra.data.preprocess import Prepared, prepare
-from penumbra.errors import DataError
-from penumbra.evaluate.overlap import label_map
-from penumbra.files import write_text
-from penumbra.inference.features import scan_features
-from penumbra.inference.files import write_map
-from penumbra.inference.maps import CaseMaps, map_case
-from penumbra.inference.page import write_page
-from penumbra.inference.summary import summarize
+from penumbra.data.store import fingerprint
+from penumbra.errors import DataError, PenumbraError
+from penumbra.files import locked
+from penumbra.inference.case import predict_case
 from penumbra.inference.triage import write_triage
-from penumbra.trained import Trained, fingerprint, posterior
+from penumbra.jobs import On
+from penumbra.trained import Trained
 from penumbra.types import Case, Task
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
+SCANS_PER_JOB = 16
+"""Scans for which a process of its own is worth loading the libraries and the model."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scans for one process, which reads the model itself."""
+
+    run: Path
+    scans: tuple[Path, ...]
+    out: Path
+    draws: Draws | None
 
 
 def predict_scans(
@@ -36,103 +38,111 @@ def predict_scans(
     out: Path,
     *,
     draws: Draws | None = None,
-    skip_broken: bool = False,
+    on: On = "serial",
+    workers: int = 2,
 ) -> list[Path]:
-    """Predict scans one after another and write what the model says; returns the files written.
+    """Predict scans and write what the model says; returns the files written.
 
-    Each scan gets its maps, ``<case>.html`` and ``<case>.json``; ``triage.csv`` and
-    ``triage.html`` list all cases of ``out``, the ones in most need of review first. A scan that
-    this model has predicted into ``out`` already, with these draws, is left as it is.
+    Each scan gets its maps, ``<case>.json`` and ``<case>.html``; ``triage.csv`` and
+    ``triage.html`` list all cases of ``out``, the ones in most need of review first. A scan whose
+    summary says that this model has seen it, with the same draws, is not predicted again.
 
     Args:
         scans: each an image, a DICOM series (folder or zip), or a case folder with one file per
             channel.
         draws: posterior draws, ``auto`` or ``propagate``; by default as in the run's evaluation.
-        skip_broken: go on past scans that cannot be read; they are listed in ``skipped.csv``.
+        on: here, in ``workers`` processes, or on a Ray cluster that sees the same folders.
 
     Raises:
-        DataError: no model in ``run``, a scan does not fit it (unless skipped), or two scans share
-            a name.
+        DataError: no model in ``run``, two scans share a name, another process is at work in
+            ``out``, or some scans do not fit (all others are predicted first).
     """
-    model, mark = trained.load(run), f"{fingerprint(run)} {draws or ''}"
-    _refuse_twins(scans)
+    model = trained.load(run)
+    cases = [case_of(scan, model.task) for scan in scans]
+    _refuse_twins(cases)
     wrote: list[Path] = []
-    skipped: list[tuple[str, str]] = []
-    with progress.bar("predict", len(scans)) as advance:
-        for scan in scans:
-            name = name_of(scan)
-            try:
-                case = case_of(scan, model.task)
-                source = hashlib.sha256(f"{mark} {_stamp(scan)}".encode()).hexdigest()[:16]
-                if source != _source(out / f"{name}.json"):
-                    wrote += predict_case(model, case, out, draws=draws, source=source)
-            except DataError as error:
-                if not skip_broken:
-                    raise
-                skipped.append((name, str(error)))
-            advance(name)
-    return [*wrote, *write_triage(out, run), *_write_skipped(out, skipped)]
+    refused: list[str] = []
+    with locked(out), progress.bar("predict", len(cases)) as advance:
+        match on:
+            case "serial":
+                for files, problem in _each(model, run, cases, out, draws):
+                    wrote += files
+                    refused += [problem] if problem else []
+                    advance()
+            case "processes" | "ray":
+                batches = _batches(run, scans, out, draws, workers)
+                for batch, message in jobs.run(batches, predict_batch, on=on, workers=workers):
+                    refused += [message] if message else []
+                    for scan in batch.scans:
+                        wrote += sorted(out.glob(f"{case_of(scan, model.task).id}[._]*"))
+                        advance()
+        wrote += write_triage(out, run)
+    if refused:
+        raise DataError("\n".join(refused))
+    return wrote
 
 
-def _stamp(scan: Path) -> str:
-    """Names, sizes and times of a scan's files."""
-    files = sorted(p for p in scan.rglob("*") if p.is_file()) if scan.is_dir() else [scan]
-    return repr([(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()])
+def predict_batch(batch: Batch) -> None:
+    """Predict a batch's scans; those that cannot be predicted are named when the others are done.
 
-
-def _source(summary: Path) -> str | None:
-    """What a finished prediction was made from; its summary is written last."""
-    try:
-        return str(json.loads(summary.read_text())["source"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> list[Path]:
-    path = out / "skipped.csv"
-    path.unlink(missing_ok=True)
-    if not skipped:
-        return []
-    text = io.StringIO()
-    csv.writer(text).writerows([("case", "reason"), *skipped])
-    write_text(path, text.getvalue())
-    return [path]
-
-
-def predict_case(
-    model: Trained, case: Case, out: Path, *, draws: Draws | None = None, source: str = ""
-) -> list[Path]:
-    """Predict one case and write its maps, page and, last, its summary.
-
-    The same model, scan and number of draws give the same files. ``source`` stands in the summary.
+    Raises:
+        DataError: a line for each scan that could not be read or does not fit the model.
     """
-    prepared = prepare(case, model.task, model.config.data)
-    generator = torch.Generator().manual_seed(model.config.seed)
-    config = model.config
-    if draws is not None:
-        wanted = config.evaluate.model_copy(update={"draws": draws})
-        config = config.model_copy(update={"evaluate": wanted})
-    bank = posterior(model.network, config.evaluate.draws, generator=generator)
-    maps = map_case(model.network, bank, prepared, model.task, config)
-    strangeness = None
-    if model.familiarity is not None:
-        strangeness = model.familiarity.judge(scan_features(model.network, prepared, config))
-    return write_maps(maps, prepared, model, out, strangeness=strangeness, source=source)
+    model = trained.load(batch.run)
+    cases = [case_of(scan, model.task) for scan in batch.scans]
+    ended = _each(model, batch.run, cases, batch.out, batch.draws)
+    problems = [problem for _, problem in ended if problem]
+    if problems:
+        raise DataError("\n".join(problems))
 
 
-def _refuse_twins(scans: Sequence[Path]) -> None:
-    names = [name_of(scan) for scan in scans]
-    twin = next((name for name in names if names.count(name) > 1), None)
-    if twin is not None:
-        raise DataError(f"{twin}: two scans have this name; predict them into two folders")
+def _each(
+    model: Trained, run: Path, cases: Sequence[Case], out: Path, draws: Draws | None
+) -> Iterator[tuple[list[Path], str | None]]:
+    maker = trained.fingerprint(run)
+    for case in cases:
+        try:
+            origin = _origin(maker, case, draws or model.config.evaluate.draws)
+            done = _already(out / f"{case.id}.json", origin)
+            yield done or predict_case(model, case, out, draws=draws, origin=origin), None
+        except PenumbraError as error:
+            yield [], str(error)
 
 
-def name_of(scan: Path) -> str:
-    """The case's name: the file's or folder's, without the ending."""
-    name = scan.name or scan.resolve().name
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
+def _batches(
+    run: Path, scans: Sequence[Path], out: Path, draws: Draws | None, workers: int
+) -> list[Batch]:
+    size = min(SCANS_PER_JOB, -(-len(scans) // workers))
+    starts = range(0, len(scans), size)
+    return [Batch(run, tuple(scans[k : k + size]), out, draws) for k in starts]
+
+
+def _already(summary: Path, origin: str) -> list[Path]:
+    """The files of a case that was predicted from the same origin; none when it must be again."""
+    try:
+        record = json.loads(summary.read_text())
+        if record["origin"] != origin:
+            return []
+        names = [name for each in record["files"].values() for name in each]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    files = [*(summary.with_name(n) for n in names), summary, summary.with_suffix(".html")]
+    return files if all(file.is_file() for file in files) else []
+
+
+def _origin(maker: str, case: Case, draws: Draws) -> str:
+    """A hash of all that a prediction follows from."""
+    files = {channel: fingerprint(path) for channel, path in case.images.items()}
+    facts = json.dumps([__version__, maker, files, draws], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()[:24]
+
+
+def _refuse_twins(cases: Sequence[Case]) -> None:
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise DataError(f"{case.id}: two scans have this name; predict them into two folders")
+        seen.add(case.id)
 
 
 def case_of(scan: Path, task: Task) -> Case:
@@ -141,7 +151,9 @@ def case_of(scan: Path, task: Task) -> Case:
     Raises:
         DataError: the scan has none of the channels, or one file could be several.
     """
-    name = name_of(scan)
+    name = scan.name
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
     files = sorted(scan.iterdir()) if scan.is_dir() else [scan]
     matched = {c: f for c in task.channels for f in files if _is_channel(f, c)}
     if not matched and len(task.channels) == 1:
@@ -174,43 +186,3 @@ def _only(files: list[Path], scan: Path) -> Path:
 
 def _is_dicom(path: Path) -> bool:
     return path.suffix.lower() == ".dcm"
-
-
-def write_maps(
-    maps: CaseMaps,
-    case: Prepared,
-    model: Trained,
-    out: Path,
-    *,
-    strangeness: Strangeness | None = None,
-    source: str = "",
-) -> list[Path]:
-    """Write segmentation, probability, uncertainty and attention maps, page and summary.
-
-    The first channel goes with them, as the network saw it, so that the maps can be looked at.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, np.ndarray] = {}
-    if maps.voxels is not None:
-        scaled = apply_temperature(maps.voxels.probability[None], model.calibration.temperature)[0]
-        arrays["segmentation"] = label_map(scaled.numpy()).astype(np.uint8)
-        arrays["probability"] = scaled.numpy()
-        arrays["epistemic"] = maps.voxels.epistemic.numpy()
-        arrays["aleatoric"] = maps.voxels.aleatoric.numpy()
-        arrays["entropy_nats"] = maps.voxels.entropy_nats.numpy()
-    arrays["attention"] = maps.attention.numpy()
-    shown = {"image": np.asarray(case.image[0], dtype=np.float32), **arrays}
-    outside = float(shown["image"].min())
-    files = {
-        name: write_map(
-            out, f"{case.id}_{name}", array, case.geometry, fill=outside if name == "image" else 0.0
-        )
-        for name, array in shown.items()
-    }
-    record = summarize(maps, case, model, arrays.get("segmentation"), strangeness)
-    record["files"] = {name: [path.name for path in paths] for name, paths in files.items()}
-    record["source"] = source
-    page = write_page(out / f"{case.id}.html", record, case, arrays, model.config)
-    summary = out / f"{case.id}.json"
-    write_text(summary, json.dumps(record, indent=1))
-    return [*(path for paths in files.values() for path in paths), summary, page]

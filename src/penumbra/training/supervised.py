@@ -113,7 +113,7 @@ class Supervised:
             terms = {"task": clean.mean()}
             if self.converted and self.config.bayes.posterior == "variational":
                 terms["kl"] = self._kl(progress)
-            if self._attacks(progress):
+            if self._attacks(step, progress):
                 weight = self.config.adversarial.weight * self.adversarial_ramp.at(progress)
                 terms["adversarial"] = weight * self._adversarial(clean, batch, generator)
             if self.config.attention.gates:
@@ -174,10 +174,10 @@ class Supervised:
         scale = settings.kl * warm_up.at(progress) / (self.population.images * per_image)
         return scale * bayes.kl(self.module)
 
-    def _attacks(self, progress: float) -> bool:
+    def _attacks(self, step: int, progress: float) -> bool:
         settings = self.config.adversarial
         enters = self.adversarial_ramp.at(progress) > 0
-        return settings.weight > 0 and settings.eps > 0 and enters
+        return settings.weight > 0 and settings.eps > 0 and enters and step % settings.every == 0
 
     def _adversarial(self, clean: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """L_adv (METHOD 2.3); the first images of the (randomly drawn) batch are attacked."""
