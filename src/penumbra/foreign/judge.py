@@ -105,7 +105,7 @@ def evaluate(
     """
     calibration = calibrate(predictions, labels, out, validation=validation)
     cases, task = find_cases(predictions, labels), read_task(predictions, labels)
-    fitted = _read(calibration)
+    fitted = _fitted(calibration)
     judged = {part: _judge(cases, task, fitted, part) for part in PARTS}
     rows = [row for part in PARTS for row in judged[part].rows(part)]
     test = judged["test"]
@@ -260,7 +260,7 @@ def _record(case: _Read, uncertainty: float, fitted: Fitted) -> dict[str, Any]:
     return record
 
 
-def _read(path: Path) -> Fitted:
+def _fitted(path: Path) -> Fitted:
     tree = json.loads(path.read_text())
     line = tree["expected_dice"]
     return Fitted(
