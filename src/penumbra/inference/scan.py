@@ -186,11 +186,3 @@ def _only(files: list[Path], scan: Path) -> Path:
 
 def _is_dicom(path: Path) -> bool:
     return path.suffix.lower() == ".dcm"
-
-
-def _scaled(probability: Tensor, temperature: float) -> np.ndarray:
-    """The probabilities at the fitted temperature, row by row: a CT's take gigabytes."""
-    scaled = np.empty(probability.shape, np.float32)
-    for row in range(probability.shape[1]):
-        scaled[:, row] = apply_temperature(probability[None, :, row], temperature)[0].numpy()
-    return scaled
