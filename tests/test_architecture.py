@@ -17,7 +17,7 @@ LAYERS = [
     {"report", "training", "inference", "export"},
     {"assess"},
     {"pipeline", "serve"},
-    {"study"},
+    {"study", "doctor"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

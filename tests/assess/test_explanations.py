@@ -15,7 +15,7 @@ from penumbra.trained import Trained
 
 def test_every_method_is_scored_on_localization_and_faithfulness(tmp_path: Path) -> None:
     config = resolve("phantom-mri", size="tiny")
-    write_phantom(tmp_path / "data", modality="mri", cases=8, seed=0, shape=(32, 32, 4))
+    write_phantom(tmp_path / "data", modality="mri", cases=8, seed=0, shape=(32, 32, 8))
     cohort = split.draw(read_cohort(tmp_path / "data", modality="mri"), seed=0)
     store = build(cohort, config.data, tmp_path / "store")
     network = trained.build(config, store.task)

@@ -32,6 +32,7 @@ def test_the_composite_lies_in_0_to_1_and_its_weights_sum_to_one(
     assert 0 <= float(maps.min()) <= float(maps.max()) <= 1
 
 
+@torch.no_grad()
 def test_replacing_the_gate_by_its_mean_changes_the_prediction(generator: torch.Generator) -> None:
     net, image = network(), torch.rand((1, 1, 16, 16), generator=generator)
     before = net(image)

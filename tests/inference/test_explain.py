@@ -41,8 +41,8 @@ def test_every_method_writes_maps_in_the_scans_own_space(
 
 def test_doubt_stays_visible_on_full_attention() -> None:
     full = np.ones((10, 10))
-    plain = overlay(full, full, np.zeros((10, 10)), scale=(0, 1))
-    unsure = overlay(full, full, full, scale=(0, 1))
+    plain = overlay(full, full, np.zeros((10, 10)), scale=(0.0, 1.0))
+    unsure = overlay(full, full, full, scale=(0.0, 1.0))
     assert not (plain == DOUBT).all(-1).any()
     assert 0.2 < (unsure == DOUBT).all(-1).mean() < 0.6
 

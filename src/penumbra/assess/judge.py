@@ -138,7 +138,7 @@ class Judged:
 
     def table(self, part: Part) -> list[dict[str, Any]]:
         """One line per case for ``cases.csv``."""
-        lines = []
+        lines: list[dict[str, Any]] = []
         for case, scored in zip(self.cases, self.scores, strict=True):
             line: dict[str, Any] = {"case": case.id, "patient": case.patient}
             line |= {"site": case.site or "", "part": part}

@@ -107,7 +107,7 @@ def _preview(asked: "Study") -> None:
     from penumbra.study.rows import read_row
 
     matrix.begin(asked)
-    jobs = [*asked.pretrainings(), *asked.cells()]
+    jobs = [job for wave in matrix.waves(asked) for job in wave]
     left = [job for job in jobs if not matrix.is_done(job)]
     for job in left:
         typer.echo(job.name)

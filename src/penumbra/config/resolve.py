@@ -112,6 +112,8 @@ def _read_preset(preset: str) -> dict[str, Any]:
 
 
 def _read_text(dotted: str, text: str) -> Any:
+    if text.lower() in {"on", "off", "yes", "no"}:
+        return text  # words here, as in YAML 1.2; PyYAML would make booleans of them
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

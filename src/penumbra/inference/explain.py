@@ -6,12 +6,12 @@ with its mean weights; priors look at no network at all. All maps are on the gri
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from penumbra.attend import explain as post_hoc
 from penumbra.attend.composite import composite
@@ -177,7 +177,7 @@ def explain_images(
         target=1 if row == 0 else row - 1,
         method=method,
         generator=torch.Generator().manual_seed(model.config.seed),
-        layer=cast(nn.Module, model.network.encoder.levels[-1]),
+        layer=model.network.encoder.levels[-1],
     )
 
 
@@ -208,7 +208,8 @@ def explain_case(
     device = next(model.network.parameters()).device
     whole_body = torch.from_numpy(np.array(prepared.body))
     for window in windows(prepared, model.config):
-        image, place = window.image.to(device), (..., *window.place)
+        image = window.image.to(device)
+        place: tuple[Any, ...] = (..., *window.place)
         body = whole_body[window.place]
         body = body.movedim(-1, 0) if window.stacked else body[None]
         seen = attend(model.network, posterior, image)
@@ -216,14 +217,13 @@ def explain_case(
         for k, row in enumerate(rows):
             doubt[k][place] += window.laid(seen.uncertainty[:, row]) * window.weight
             for method in methods:
-                if method == "modulated":
-                    continue
-                shown = explain_images(
-                    model, posterior, image, body.to(device), row=row, method=method
-                )
+                if method in ("attention", "modulated"):  # dimmed when all windows are blended
+                    shown = seen.attention[:, row]
+                else:
+                    shown = explain_images(
+                        model, posterior, image, body.to(device), row=row, method=method
+                    )
                 maps[method][k][place] += window.laid(shown) * window.weight
-            if "modulated" in maps:
-                maps["modulated"][k][place] += window.laid(seen.attention[:, row]) * window.weight
     doubt /= total
     for each in maps.values():
         each /= total

@@ -102,7 +102,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
     gray, unsure = display[0, 0].numpy(), _cut(doubt, at)
     spacing = case.spacing_mm
     aspect = spacing[1] / spacing[0] if len(spacing) == 3 else spacing[0] / spacing[1]
-    plain = overlay(gray, np.zeros_like(gray), None, scale=(0, 1), aspect=aspect)
+    plain = overlay(gray, np.zeros_like(gray), None, scale=(0.0, 1.0), aspect=aspect)
     panels = [{"title": "image", "png": data_url(plain), "low": "", "high": ""}]
     for method, maps in found.maps.items():
         shown = _cut(maps[k].numpy(), at)

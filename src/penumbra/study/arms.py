@@ -21,6 +21,11 @@ _BARE: dict[str, Any] = {
 """A deterministic network without gates and with the task's loss alone."""
 
 
+def _bare_but(*kept: str) -> dict[str, Any]:
+    """The bare network with these settings as the preset has them."""
+    return {key: value for key, value in _BARE.items() if key not in kept}
+
+
 @dataclass(frozen=True)
 class Arm:
     """One row of the study.
@@ -52,8 +57,26 @@ ARMS: dict[str, Arm] = {
         Arm(
             "adversarial",
             "pre-trained, deterministic, adversarially trained with the same budget",
-            {key: v for key, v in _BARE.items() if key != "adversarial.weight"}
-            | {"adversarial.gamma": 0.0},
+            {**_bare_but("adversarial.weight"), "adversarial.gamma": 0.0},
+        ),
+        Arm(
+            "plain",
+            "pre-trained, deterministic, without augmentation",
+            {**_BARE, "train.augment": 0.0},
+        ),
+        Arm("variational", "pre-trained, with a posterior alone", _bare_but("bayes.posterior")),
+        Arm(
+            "variational-adversarial-unweighted",
+            "with a posterior and L_adv, every image weighing the same",
+            {
+                **_bare_but("bayes.posterior", "adversarial.weight"),
+                "adversarial.gamma": 0.0,
+            },
+        ),
+        Arm(
+            "variational-adversarial",
+            "with a posterior and uncertainty-weighted L_adv",
+            _bare_but("bayes.posterior", "adversarial.weight"),
         ),
         Arm("ours", "the whole method"),
         Arm("ours-minus-ssl", "without pre-training", pretrained=False),
@@ -81,11 +104,22 @@ ARMS: dict[str, Arm] = {
 SCALED = "+temperature"
 """Suffix of the temperature-scaled rows of an arm: the same run, its probabilities rescaled."""
 
+ROBUSTNESS = (
+    "plain",
+    "ssl",
+    "adversarial",
+    "variational",
+    "variational-adversarial-unweighted",
+    "variational-adversarial",
+)
+"""From one encoder per seed: what augmentation, L_adv, the posterior and the weights each add."""
+
 MAIN = ("supervised", "ssl", "mc-dropout", "seed-ensemble", "adversarial", "ours")
 
 
 def chosen(names: Sequence[str]) -> list[Arm]:
-    """The arms of these names; ``main`` stands for the six that the claims need, ``all`` for all.
+    """The arms of these names; ``main`` stands for the six that the claims need, ``all`` for all,
+    ``robustness`` for those that take robustness apart.
 
     Raises:
         ConfigError: a name is not an arm.
@@ -95,6 +129,8 @@ def chosen(names: Sequence[str]) -> list[Arm]:
         match name:
             case "main":
                 spelled += MAIN
+            case "robustness":
+                spelled += ROBUSTNESS
             case "all":
                 spelled += ARMS
             case "temperature":  # rows of these two runs
@@ -103,6 +139,6 @@ def chosen(names: Sequence[str]) -> list[Arm]:
                 spelled.append(name)
     unknown = [name for name in spelled if name not in ARMS]
     if unknown:
-        known = ", ".join(("main", "all", "temperature", *ARMS))
+        known = ", ".join(("main", "robustness", "all", "temperature", *ARMS))
         raise ConfigError(f"no arm is called {', '.join(unknown)}; known: {known}")
     return [ARMS[name] for name in dict.fromkeys(spelled)]

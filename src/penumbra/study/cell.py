@@ -124,7 +124,8 @@ def members(cell: Cell) -> list[Cell]:
 def _combine(cell: Cell, config: Config) -> None:
     models = [trained.load(member.folder, device=device(config)) for member in members(cell)]
     ensemble = Ensemble([model.network for model in models])
-    ensemble.classes, ensemble.findings = models[0].network.classes, models[0].network.findings
+    for name in ("classes", "findings"):
+        setattr(ensemble, name, getattr(models[0].network, name))
     ground = prepare(config, cell.data, cell.folder)
     # ``Trained`` asks of a network what the bank and ``map_case`` ask of it, and no more.
     model = replace(models[0], network=ensemble.eval(), config=config)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import importlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -110,10 +110,7 @@ def run(study: Study, *, on: On = "serial", workers: int = 2) -> list[Failure]:
     begin(study)
     failures: list[Failure] = []
     with locked(study.out):
-        cells = study.cells()
-        single = [cell for cell in cells if not ARMS[cell.arm].members]
-        combined = [cell for cell in cells if ARMS[cell.arm].members]
-        for wave in (study.pretrainings(), single, combined):
+        for wave in waves(study):
             lost = {failure.job for failure in failures}
             ready = [job for job in wave if not _waits_for(job) & lost]
             failures += [
@@ -123,6 +120,16 @@ def run(study: Study, *, on: On = "serial", workers: int = 2) -> list[Failure]:
             ]
             failures += run_wave(ready, on=on, workers=workers)
     return failures
+
+
+def waves(study: Study) -> list[list[Job]]:
+    """Pre-trainings, single cells, combined cells: each wave needs those before it alone."""
+    cells = study.cells()
+    return [
+        list(study.pretrainings()),
+        [cell for cell in cells if not ARMS[cell.arm].members],
+        [cell for cell in cells if ARMS[cell.arm].members],
+    ]
 
 
 def run_wave(
@@ -167,8 +174,10 @@ def is_done(job: Job) -> bool:
 def _waits_for(job: Job) -> set[str]:
     if isinstance(job, Pretraining):
         return set()
-    needed = [job.pretraining] if job.pretraining else []
-    return {each.name for each in [*needed, *members(job)]}
+    needed: list[Job] = [*members(job)]
+    if job.pretraining:
+        needed.append(job.pretraining)
+    return {each.name for each in needed}
 
 
 def _everywhere(
@@ -200,7 +209,8 @@ def _in_processes(
 ) -> Iterator[tuple[Job, str | None]]:
     """Each job in its own process, so that one that is killed takes no other with it."""
     context = multiprocessing.get_context("spawn")
-    queue, running = list(jobs), {}
+    queue = list(jobs)
+    running: dict[Future[str | None], Job] = {}
     pools: dict[object, ProcessPoolExecutor] = {}
     while queue or running:
         while queue and len(running) < workers:

@@ -66,7 +66,9 @@ def groups(rows: Rows) -> list[Group]:
         raise DataError(f"the rows stem from {len(splits)} splits of patients; they do not compare")
     keys = dict.fromkeys((row["arm"], row["fraction"]) for row in rows)
     return [
-        Group(arm, share, tuple(r for r in rows if (r["arm"], r["fraction"]) == (arm, share)))
+        Group(
+            arm, float(share), tuple(r for r in rows if (r["arm"], r["fraction"]) == (arm, share))
+        )
         for arm, share in keys
     ]
 
@@ -159,7 +161,7 @@ def _over_cohort(
     named = [(g, m) for g, m in zip((ours, theirs), pair, strict=True) if g is not None]
     sides = [[_scored(row, m) for row in g.rows] for g, m in named]
     tables = [table for side in sides for table in side]
-    if any(table is None for table in tables):
+    if tables[0] is None or any(table is None for table in tables):
         return Interval(np.nan, np.nan, np.nan, 0)
     patients = tables[0][2]
     ones = np.ones((1, len(patients)))
