@@ -16,7 +16,6 @@ from penumbra import bayes
 from penumbra.attend import alignment
 from penumbra.attend.composite import composite
 from penumbra.augment import augment, to_display
-from penumbra.bayes.uncertainty import decompose
 from penumbra.config import Config
 from penumbra.model import Network
 from penumbra.robust import adversarial
@@ -226,9 +225,8 @@ class Supervised:
         detached = tuple(f.detach() for f in features)
         more = [self.module.decode(detached) for _ in range(draws - 1)]
         probabilities = torch.stack([_probability(o).detach() for o in [output, *more]])
-        return decompose(
-            probabilities, "categorical" if self.module.classes else "bernoulli"
-        ).epistemic
+        variance = probabilities.var(0, correction=0)
+        return variance.sum(1) if self.module.classes else variance
 
     @torch.no_grad()
     def _map_uncertainty(
