@@ -138,9 +138,7 @@ def write_maps(maps: CaseMaps, case: Prepared, model: Trained, out: Path) -> lis
         "probability": [1.0] + [0.0] * (len(model.task.classes) - 1),
     }
     files = {
-        name: write_map(
-            out, f"{case.id}_{name}", array, case.geometry, fill=fills.get(name, 0.0)
-        )
+        name: write_map(out, f"{case.id}_{name}", array, case.geometry, fill=fills.get(name, 0.0))
         for name, array in shown.items()
     }
     record = summarize(maps, case, model, arrays.get("segmentation"))
