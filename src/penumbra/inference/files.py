@@ -27,8 +27,8 @@ def write_map(
     """Write one map of a prepared grid at the scan's shape and affine; the files written.
 
     Unsigned bytes are labels, everything else becomes float32 (NIfTI) or 16-bit gray with 65535
-    for 1 (PNG, one file per class or map). What preprocessing cropped away is ``fill``, one value or one
-    for each class or map.
+    for 1 (PNG, one file per class or map). What preprocessing cropped away is ``fill``, one value
+    or one for each class or map.
     """
     back = restore(array, placed, fill=fill)
     if len(placed.shape) == 3:
