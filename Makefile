@@ -1,5 +1,6 @@
 # make demo: install, then the whole method on generated phantoms, ending with a report.
 # make test: install, then every test.
+# make docs: the site, in site/.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -19,6 +20,9 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+docs: .venv/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

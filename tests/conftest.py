@@ -42,3 +42,33 @@ def untrained_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calibration = trained.Calibration(review_above=0.05)
     trained.Trained(network.eval(), task, config, calibration).save(run / "model")
     return run
+
+
+@pytest.fixture(scope="session")
+def case():
+    """Makes prepared cases of noise with one channel, 2 x 2 x 3 mm."""
+    import numpy as np
+
+    from penumbra.data.geometry import Geometry
+    from penumbra.data.preprocess import Prepared
+    from penumbra.types import Case
+
+    def make(shape: tuple[int, ...], seed: int = 0) -> Prepared:
+        affine = np.diag([2.0, 2.0, 3.0, 1.0])
+        box = tuple((0, n) for n in shape)
+        geometry = Geometry(shape, affine, shape, box, box, shape, affine)
+        image = np.random.default_rng(seed).random((1, *shape), dtype=np.float32)
+        return Prepared(
+            case=Case("a", "a", {"flair": Path("a.nii.gz")}),
+            image=image,
+            segmentation=None,
+            findings=np.array([np.nan], dtype=np.float32),
+            body=np.ones(shape, dtype=bool),
+            masks=np.zeros((0, *shape), dtype=np.uint8),
+            mapped=(),
+            geometry=geometry,
+            foreground=np.zeros((0, 1 + len(shape)), dtype=np.int64),
+            body_box=box,
+        )
+
+    return make

@@ -10,6 +10,7 @@ from penumbra import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+COMMAND = re.compile(r"(?m)(?:^|`)penumbra ([a-z]+(?:-[a-z]+)*)([^`\n#]*)")
 
 
 def ids(path: Path) -> str:
@@ -42,7 +43,7 @@ def test_named_source_files_exist(page: Path) -> None:
 def test_commands_shown_are_verbs_with_options_that_exist(
     page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for verb, rest in re.findall(r"(?m)(?:^|`)penumbra ([a-z]+)([^`\n#]*)", page.read_text()):
+    for verb, rest in COMMAND.findall(page.read_text()):
         with pytest.raises(SystemExit) as stop:
             cli.main([verb, "--help"])
         assert not stop.value.code, f"{page.name}: penumbra {verb}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penumbra import pipeline
+from penumbra import pipeline, trained
 from penumbra.config import Config, resolve
 from penumbra.data.phantom import write_phantom
 from penumbra.errors import ConfigError
@@ -82,6 +82,16 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(
         texts[name] = (tmp_path / name / "metrics.json").read_text()
     assert texts["first"] == texts["again"]
     assert rows(tmp_path / "first") != rows(tmp_path / "other")
+
+
+def test_last_layer_laplace_is_fitted_tempered_and_stored(phantoms: Path, tmp_path: Path) -> None:
+    settings = {"bayes.posterior": "laplace", "pretrain.steps": 0, "evaluate.attack_cases": 0}
+    config = lean("mri", **settings, **{"bayes.temper": [0.5, 1.0]})
+    model = trained.load(pipeline.train(config, phantoms / "mri", tmp_path))
+    factor = model.network.get_buffer("heads.segmentation.last.factor")
+    assert float(factor.abs().max()) > 0
+    assert model.calibration.posterior_width in (0.5, 1.0)
+    assert [row["width"] for row in model.calibration.tempering] == [0.0, 0.5, 1.0]
 
 
 def test_a_run_is_not_continued_with_other_settings(phantoms: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from penumbra import progress
+from penumbra.augment import families
 from penumbra.config import Config, load
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
@@ -41,9 +42,14 @@ class Ground:
 
 def prepare(config: Config, data: Path, out: Path) -> Ground:
     """Read, split and preprocess a cohort; everything is found again when it is already there."""
+    _known_families(config)
     _settle_config(config, out)
     drawn = config.seed if config.data.split_seed is None else config.data.split_seed
-    cohort = split.draw(read_cohort(data, modality=config.modality), seed=drawn)
+    cohort = split.draw(
+        read_cohort(data, modality=config.modality),
+        seed=drawn,
+        holdout_site=config.data.holdout_site,
+    )
     split.write(cohort, out / "split.json")
     write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
     with progress.bar("prepare", len(cohort.cases)) as advance:
@@ -73,6 +79,15 @@ def device(config: Config) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda was asked for, but torch sees no GPU; use --device auto")
     return torch.device(config.device)
+
+
+def _known_families(config: Config) -> None:
+    unknown = sorted(set(config.train.held_out) - set(families(config.modality)))
+    if unknown:
+        raise ConfigError(
+            f"train.held_out: no family of views is called {', '.join(unknown)}; "
+            f"{config.modality} has {', '.join(families(config.modality))}"
+        )
 
 
 def _settle_config(config: Config, out: Path) -> None:

@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 
 from penumbra import assess, checkpoint, progress, trained
 from penumbra.augment import to_display
+from penumbra.bayes import laplace
 from penumbra.config import Config, load, resolve
 from penumbra.data import split
 from penumbra.data.patches import Patches
@@ -36,7 +37,7 @@ from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality
 
 PROBED = 128
-"""Patches of each side that a probe of the pre-trained features looks at."""
+"""Patches of each side that a probe of the features, or a Laplace fit, looks at."""
 
 POSITIONS = 512
 """Patches whose positions set the edges of the region bins, so that all are equally full."""
@@ -158,9 +159,10 @@ def _train(
         spacing_mm=ground.spacing_mm,
     )
     stage = Supervised(network, config, population)
+    patches = Patches(ground.store, labelled, settings=config.data, seed=config.seed)
     fit(
         stage,
-        Patches(ground.store, labelled, settings=config.data, seed=config.seed),
+        patches,
         _schedule(config, deadline),
         folder=out / "train",
         device=device(config),
@@ -169,10 +171,28 @@ def _train(
     if not ranks.is_first():
         return out / "model"
     stage.prepare(config.train.steps)
-    model = Trained(network.eval(), ground.store.task, config, provenance=ground.provenance)
-    calibration = assess.calibrate(model, ground.store, ground.parts["val"])
-    replace(model, calibration=calibration).save(out / "model")
+    network.eval()
+    if config.bayes.posterior == "laplace":
+        laplace.fit(network, _images(patches, config))
+    model = Trained(network, ground.store.task, config, provenance=ground.provenance)
+    width, tempering = assess.temper(model, ground.store, ground.parts["val"])
+    calibration = replace(
+        assess.calibrate(model, ground.store, ground.parts["val"]),
+        posterior_width=width,
+        tempering=tempering,
+    )
+    model = replace(model, calibration=calibration)
+    assess.calibrate_attention(model, ground.store, ground.parts["val"]).save(out / "model")
     return out / "model"
+
+
+def _images(patches: Patches, config: Config) -> Iterator[torch.Tensor]:
+    """Training patches in display units, on which a Laplace posterior is fitted."""
+    for start in range(0, PROBED, config.train.batch):
+        keys = range(start, min(start + config.train.batch, PROBED))
+        image = torch.stack([torch.as_tensor(patches[key]["image"]) for key in keys])
+        shown = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
+        yield shown.to(device(config))
 
 
 def _network(config: Config, ground: Ground) -> Network:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from penumbra import __version__, bayes, checkpoint, config
-from penumbra.bayes import dropout
+from penumbra.bayes import Bank, dropout, laplace
+from penumbra.bayes.propagate import Propagation
+from penumbra.bayes.stopping import MOST
 from penumbra.config import Config
-from penumbra.errors import DataError
+from penumbra.config.schema import Draws
+from penumbra.errors import ConfigError, DataError
 from penumbra.files import write_text
 from penumbra.model import Network
 from penumbra.types import Task
@@ -30,7 +34,15 @@ class Calibration:
         thresholds: finding -> probability above which it is reported as present.
         attention_threshold: of the composite map, for localization.
         u_ref: 95 % quantile of the epistemic variance inside validation bodies.
+        attention_u_ref: 95 % quantile of the variance of findings' maps between draws.
+        relevance: how much of the regions shown alike experts marked, per attention bin and
+            uncertainty bin (``attend.reliability.shares``); none without expert masks.
         review_above: case uncertainty above which a case goes to review.
+        volume_quantile, volume_floor_ml: region -> of the conformal volume interval; a region is
+            absent where too few patients were seen to promise anything.
+        finding_quantile: finding -> of its conformal set; absent likewise.
+        posterior_width: factor by which the trained posterior's deviations were scaled.
+        tempering: what each width scored (``assess.temper``).
     """
 
     temperature: float = 1.0
@@ -38,7 +50,14 @@ class Calibration:
     thresholds: dict[str, float] = field(default_factory=dict)
     attention_threshold: float = 0.5
     u_ref: float = 1.0
+    attention_u_ref: float = 1.0
+    relevance: list[list[float]] | None = None
     review_above: float | None = None
+    volume_quantile: dict[str, float] = field(default_factory=dict)
+    volume_floor_ml: dict[str, float] = field(default_factory=dict)
+    finding_quantile: dict[str, float] = field(default_factory=dict)
+    posterior_width: float = 1.0
+    tempering: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,19 +92,41 @@ def build(config: Config, task: Task) -> Network:
         widths=config.model.widths,
         neck=config.model.neck,
         gates=config.attention.gates,
+        spread_rank=config.bayes.spread_rank,
         seed=config.seed,
     )
 
 
 def convert(network: Network, config: Config) -> None:
     """Give decoder and heads the posterior that the configuration names."""
-    match config.bayes.posterior:
+    settings = config.bayes
+    match settings.posterior:
         case "variational":
-            bayes.convert(network, sigma0=config.bayes.sigma0)
+            bayes.convert(network, sigma0=settings.sigma0, scope=settings.scope)
         case "dropout":
-            dropout.convert(network, rate=config.bayes.dropout)
+            dropout.convert(network, rate=settings.dropout, scope=settings.scope)
+        case "laplace":
+            laplace.convert(network)
         case "none":
             pass
+
+
+def posterior(network: nn.Module, draws: Draws, *, generator: torch.Generator) -> Bank:
+    """The draws by which a network predicts; with ``auto`` as many as may be needed.
+
+    Raises:
+        ConfigError: ``propagate`` asks for a variational network.
+    """
+    match draws:
+        case "auto":
+            return bayes.bank(network, draws=MOST, generator=generator)
+        case "propagate":
+            try:
+                return Propagation(network)
+            except ValueError as error:
+                raise ConfigError(f"draws: propagate: {error}; choose a number") from error
+        case _:
+            return bayes.bank(network, draws=draws, generator=generator)
 
 
 def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:

@@ -10,7 +10,7 @@ import torch
 
 from penumbra import assess, trained
 from penumbra.assess.calibrate import expert_masks
-from penumbra.assess.hardship import _spread
+from penumbra.assess.probes import spread
 from penumbra.config import Config, resolve
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
@@ -112,9 +112,9 @@ def test_a_segmented_case_asks_its_first_map_for_the_foreground(store: Store) ->
 
 
 def test_probes_are_spread_over_all_cases() -> None:
-    assert _spread(list(range(10)), 4) == [0, 3, 6, 9]
-    assert _spread([5, 6], 8) == [5, 6]
-    assert _spread([5, 6], 0) == []
+    assert spread(list(range(10)), 4) == [0, 3, 6, 9]
+    assert spread([5, 6], 8) == [5, 6]
+    assert spread([5, 6], 0) == []
 
 
 def test_validation_scores_with_the_mean_over_regions(model: Trained, store: Store) -> None:
@@ -122,3 +122,32 @@ def test_validation_scores_with_the_mean_over_regions(model: Trained, store: Sto
     assert set(scores) == {"dice", "score"}
     assert 0 <= scores["score"] <= 1
     assert torch.is_grad_enabled()
+
+
+def test_the_width_is_that_with_the_least_likelihood_loss_and_never_none(
+    model: Trained, store: Store
+) -> None:
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
+    width, table = assess.temper(model, store, list(store.indices("val")))
+    try:
+        assert [row["width"] for row in table] == [0, *model.config.bayes.temper]
+        assert width == min(table[1:], key=lambda row: row["nll"])["width"]
+        assert table[0]["epistemic_share"] == 0
+        shares = [row["epistemic_share"] for row in table]
+        assert shares == sorted(shares)
+        rho = "heads.segmentation.last.weight_rho"
+        ratio = model.network.state_dict()[rho].exp().log1p() / before[rho].exp().log1p()
+        torch.testing.assert_close(ratio, torch.full_like(ratio, width), rtol=1e-3, atol=0)
+    finally:
+        model.network.load_state_dict(before)
+
+
+def test_a_posterior_without_width_is_left_as_it_is(config: Config, store: Store) -> None:
+    plain = Trained(trained.build(config, store.task).eval(), store.task, config)
+    assert assess.temper(plain, store, list(store.indices("val"))) == (1.0, [])
+
+
+def test_the_run_says_what_its_posterior_is_worth(judged: Path, model: Trained) -> None:
+    found = json.loads((judged / "metrics.json").read_text())["posterior"]
+    assert found["kind"] == "variational"
+    assert {"name", "sigma_ratio", "snr", "kl_per_weight"} <= set(found["layers"][0])

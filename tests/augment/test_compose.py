@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from penumbra.augment import augment, families, shift, two_views
+from penumbra.augment import ACQUISITION, INTENSITY, augment, families, shift, two_views
 from penumbra.augment.compose import FAMILIES
 from penumbra.augment.profile import LIMITS, TABLES, profile_for
 from penumbra.types import Modality
@@ -159,3 +159,21 @@ def test_every_family_has_a_row_and_every_row_a_reason(modality: Modality) -> No
 def test_a_spacing_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit an image of 3 axes"):
         profile_for("mri", (1.0, 1.0)).spacing(3)
+
+
+@pytest.mark.parametrize("modality", ["mri", "ct", "xray"])
+def test_a_family_that_is_held_out_of_training_is_never_drawn(
+    modality, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Seen:
+        @classmethod
+        def sample(cls, *_):
+            raise AssertionError("a held-out family was drawn")
+
+    held_out = (INTENSITY[modality][0], *ACQUISITION[modality][:-1])
+    for name in held_out:
+        monkeypatch.setitem(FAMILIES, name, Seen)
+    image = picture((6, 1, 24, 24), modality)
+    augment(image, modality=modality, generator=generator, probability=1.0, held_out=held_out)
+    body = torch.ones(6, 24, 24, dtype=torch.bool)
+    two_views(image, modality=modality, generator=generator, body=body, held_out=held_out)

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penumbra.augment.elastic import Warp, jacobian, resample, rigid_positions
+from penumbra.augment.elastic import Warp, jacobian, rigid_positions
 from penumbra.augment.profile import profile_for
+from penumbra.augment.resample import resample
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from penumbra.augment.kspace import (
     Ghosting,
@@ -117,6 +118,22 @@ def test_rician_noise_has_the_rayleigh_mean_in_air_and_the_known_second_moment()
     assert abs(float(air.mean()) / (0.05 * math.sqrt(math.pi / 2)) - 1) < 0.005
     tissue = noise.apply(torch.full((1, 1, 700, 700), 0.6, dtype=torch.float64))
     assert abs(float((tissue**2).mean()) - (0.6**2 + 2 * 0.05**2)) < 5e-4
+
+
+@pytest.mark.parametrize("signal", [0.0, 0.1, 0.5])
+def test_rician_noise_follows_the_rice_distribution(signal: float) -> None:
+    seen = Rician(torch.tensor([0.05]), seed=1).apply(torch.full((1, 1, 150, 151), signal))
+    law = stats.rice(signal / 0.05, scale=0.05)
+    assert stats.kstest(seen.flatten().double().numpy(), law.cdf).statistic < 0.012
+    assert abs(float(seen.var()) / law.var() - 1) < 0.03
+
+
+def test_rician_noise_is_white() -> None:
+    noise = Rician(torch.tensor([0.05]), seed=1).apply(torch.full((1, 1, 256, 256), 0.8)) - 0.8
+    power = torch.fft.fft2(noise - noise.mean()).abs().square()[0, 0]
+    low = power[:16, :16].mean() / power.mean()
+    assert abs(float(low) - 1) < 0.2
+    assert (power / power.mean()).max() < 20, "no single frequency stands out"
 
 
 def test_no_motion_is_the_identity(generator: torch.Generator) -> None:

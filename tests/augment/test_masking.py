@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from penumbra.augment.masking import Masking, atlas_regions, blocks, labelled
+from penumbra.augment.masking import Masking, _draw, atlas_regions, blocks, labelled
 from penumbra.augment.profile import profile_for
 from penumbra.augment.supervoxel import coarse_supervoxels, supervoxels
 
@@ -30,6 +30,24 @@ def test_fifteen_to_thirty_percent_of_the_body_are_hidden(
     assert share.max() < 0.33
     assert 0.19 < share.mean() < 0.26
     assert not (masking.hidden & ~body).any()
+
+
+@pytest.mark.parametrize("shape", [(37, 24), (17, 9, 30), (3, 1)])
+@pytest.mark.parametrize("inside", [False, True])
+def test_blocks_by_products_are_those_of_the_region_map(
+    shape: tuple[int, ...], inside: bool
+) -> None:
+    body = ball(*shape).expand(5, *shape) if inside else None
+    quick = Masking.sample(torch.Generator().manual_seed(4), (5, 1, *shape), MRI, body)
+    generator = torch.Generator().manual_seed(4)
+    share = MRI.draw("masking", generator, 5)
+    regions = blocks(generator, 5, shape)
+    # blocks are numbered in base 9, as the products count them: the same keys are drawn
+    full = torch.zeros(5, 9 ** len(shape))
+    weight = torch.ones(5, *shape) if body is None else body.float()
+    full.scatter_add_(1, regions.flatten(1), weight.flatten(1))
+    expected = _draw(generator, full, share).gather(1, regions.flatten(1)).view(5, *shape)
+    assert torch.equal(quick.hidden, expected if body is None else expected & body)
 
 
 def test_a_labelled_structure_is_hidden_whole_or_not_at_all() -> None:

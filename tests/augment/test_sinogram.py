@@ -103,8 +103,10 @@ def test_anisotropic_voxels_are_seen_at_their_true_size(
     assert rms(fbp(project(image, dense, spacing), dense, shape, spacing), image) < 0.01
 
 
-def test_the_projector_is_differentiable_and_linear() -> None:
-    scanner = parallel_scanner((7, 6), UNIT, angles=5)
+@pytest.mark.parametrize("fan", [False, True])
+def test_the_projector_is_differentiable_and_linear(fan: bool) -> None:
+    make = fan_scanner if fan else parallel_scanner
+    scanner = make((7, 6), UNIT, angles=5)
     image = torch.rand(1, 1, 7, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: project(x, scanner, UNIT), (image,))
     rays = torch.rand(1, 1, 5, scanner.detectors, dtype=torch.float64, requires_grad=True)

@@ -7,10 +7,8 @@ import pytest
 
 from penumbra.bayes.conformal import (
     conformal_quantile,
-    control_risk,
     interval_scores,
     intervals,
-    missed_share,
     prediction_sets,
     set_scores,
 )
@@ -68,41 +66,3 @@ def test_too_few_patients_promise_everything() -> None:
     q = conformal_quantile(np.ones(3), alpha=0.1)
     assert intervals(np.ones(1), np.ones(1), quantile=q, floor=1.0).tolist() == [[0, math.inf]]
     assert prediction_sets(np.array([[0.0, 1.0]]), quantile=q).all()
-
-
-def test_risk_control_picks_the_first_safe_setting_on_paper() -> None:
-    losses = np.tile([0.9, 0.3, 0.05, 0.0], (19, 1))  # risk = 0.95 * loss + 0.05
-    assert control_risk(losses, alpha=0.4) == 1
-    assert control_risk(losses, alpha=0.1) == 2
-    with pytest.raises(ValueError, match=r"best is 0\.05"):
-        control_risk(losses, alpha=0.04)
-    with pytest.raises(ValueError, match="must not rise"):
-        control_risk(losses[:, ::-1], alpha=0.1)
-    with pytest.raises(ValueError, match=r"bound=0\.5"):
-        control_risk(losses, alpha=0.1, bound=0.5)
-
-
-def test_the_missed_share_of_a_structure_is_controlled() -> None:
-    rng = np.random.default_rng(2)
-    thresholds = np.linspace(1, 0, 101)
-
-    def patient() -> np.ndarray:
-        reference = np.zeros((8, 8), dtype=bool)
-        reference[2:6, 2:6] = True
-        quality = rng.normal(0.5, 1)
-        p = 1 / (1 + np.exp(-(rng.normal(quality, 1, (8, 8)))))
-        return missed_share(p, reference, thresholds=thresholds)
-
-    risks = []
-    for _ in range(300):
-        losses = np.stack([patient() for _ in range(31)])
-        risks.append(losses[30, control_risk(losses[:30], alpha=0.15)])
-    assert np.mean(risks) < 0.15 + 3 * np.std(risks) / math.sqrt(len(risks))
-
-
-def test_the_missed_share_counts_voxels_below_the_threshold() -> None:
-    p = np.array([0.2, 0.6, 0.9, 0.1])
-    inside = np.array([True, True, True, False])
-    shares = missed_share(p, inside, thresholds=np.array([1.0, 0.6, 0.3, 0.0]))
-    np.testing.assert_allclose(shares, [1, 1 / 3, 1 / 3, 0])
-    assert missed_share(p, np.zeros(4, dtype=bool), thresholds=np.array([0.5])).tolist() == [0]

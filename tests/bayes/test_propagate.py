@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from penumbra import bayes
-from penumbra.bayes.propagate import propagate, rectified_moments, sigma_points
+from penumbra.bayes.propagate import Propagation, rectified_moments
+from penumbra.bayes.stream import window_maps
 from penumbra.model import Network
 
 
@@ -45,13 +46,22 @@ def test_rectified_moments_are_those_of_samples(generator: torch.Generator) -> N
     torch.testing.assert_close(v, y.var(0), atol=1e-2, rtol=0.02)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 3, 5])
+@pytest.mark.parametrize("classes", [2, 3, 5])
 def test_sigma_points_match_mean_and_covariance(classes: int) -> None:
-    mean, variance = torch.randn(1, classes, 2), torch.rand(1, classes, 2) + 0.1
-    points = torch.stack(list(sigma_points(mean, variance)))
+    net = Network(channels=1, classes=classes, findings=0, dim=2, widths=(8, 8), gates=False)
+    bayes.convert(net, sigma0=0.3)
+    bank = Propagation(net)
+    encoded = bank.encode(image(3, 2))
+    points = torch.stack([bank.decode(encoded, t).segmentation for t in range(len(bank))])
+    mean, std, *_ = encoded.features
     torch.testing.assert_close(points.mean(0), mean)
-    delta = (points - mean)[:, 0, :, 0]
-    torch.testing.assert_close(delta.T @ delta / len(points), variance[0, :, 0].diag())
+    delta = (points - mean)[:, 0, :, 0, 0]
+    torch.testing.assert_close(delta.T @ delta / len(points), std[0, :, 0, 0].square().diag())
+
+
+def propagate(net: Network, x: torch.Tensor):
+    maps = window_maps(Propagation(net), x)
+    return maps.voxels, maps.findings
 
 
 def test_no_noise_gives_the_deterministic_prediction_and_no_epistemic_part() -> None:
@@ -96,4 +106,16 @@ def test_one_layer_is_exact_against_draws() -> None:
 
 def test_other_posteriors_are_refused() -> None:
     with pytest.raises(ValueError, match=r"bayes\.convert first"):
-        propagate(network(0), image(8, 8))
+        Propagation(network(0))
+    spread = Network(channels=1, classes=2, findings=0, dim=2, widths=(8, 8), spread_rank=0)
+    bayes.convert(spread)
+    with pytest.raises(ValueError, match="needs draws"):
+        Propagation(spread)
+
+
+def test_it_stands_where_a_bank_stands_and_shows_the_gates_of_the_mean() -> None:
+    net, x = network(0.1), image(12, 10)
+    cheap = window_maps(Propagation(net), x)
+    mean = net(x)
+    for seen, wanted in zip(cheap.attention, mean.attention, strict=True):
+        torch.testing.assert_close(seen, wanted.detach(), atol=0.05, rtol=0.1)

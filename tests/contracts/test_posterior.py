@@ -11,6 +11,7 @@ from penumbra.bayes import dropout, laplace
 from penumbra.bayes.bank import Encoded, MemberBank
 from penumbra.bayes.ensemble import Ensemble
 from penumbra.bayes.layer import pinned, stochastic_layers
+from penumbra.bayes.temper import has_width, temper, tempered
 from penumbra.model import Network
 from penumbra.types import Output
 
@@ -184,6 +185,33 @@ def test_no_weight_noise_means_no_epistemic_uncertainty() -> None:
     for output in bank(net).probabilities(image(8, 8)):
         moments.update(output.segmentation)
     assert float(moments.uncertainty().epistemic.max()) < 1e-10
+
+
+@pytest.mark.parametrize("build", [variational, light, last_layer_laplace])
+def test_a_narrower_posterior_has_draws_nearer_to_its_mean(build: Build) -> None:
+    net, x = build(2), image(8, 8)
+    middle = net(x).segmentation.detach()
+
+    def distance() -> float:
+        outputs = [o.segmentation for o in bank(net).probabilities(x)]
+        return float((torch.stack(outputs).detach() - middle.softmax(1)).abs().mean())
+
+    whole, state = distance(), {k: v.clone() for k, v in net.state_dict().items()}
+    with tempered(net, 0.25):
+        assert distance() < 0.5 * whole
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, state[key])
+    temper(net, 1e-6)
+    assert distance() < 1e-4
+
+
+def test_dropout_has_no_width_and_widths_are_positive() -> None:
+    assert not has_width(mc_dropout(2))
+    assert not has_width(deterministic(2))
+    with pytest.raises(ValueError, match="have a width"):
+        temper(mc_dropout(2), 0.5)
+    with pytest.raises(ValueError, match="width=0"):
+        temper(variational(2), 0.0)
 
 
 def test_antithetic_draws_mirror_each_other_around_the_mean_weights() -> None:

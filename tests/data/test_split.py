@@ -61,6 +61,33 @@ def test_cases_of_a_patient_follow_the_part_of_one() -> None:
     assert [c.part for c in drawn.cases[:2]] == ["test", "test"]
 
 
+def sites(names: list[str | None], parts: list[Part | None]) -> Cohort:
+    made = cohort([str(i) for i in range(len(names))], parts)
+    cases = tuple(replace(c, site=name) for c, name in zip(made.cases, names, strict=True))
+    return replace(made, cases=cases)
+
+
+@pytest.mark.parametrize("given_parts", [True, False])
+def test_a_site_that_is_held_out_is_the_test_part_and_nothing_else(given_parts: bool) -> None:
+    names = ["a", "a", "b", "b", "b", "c", "c", "c", None]
+    parts: list[Part | None] = ["train", "test", "val", "train", "test", "val", "train", "test"]
+    drawn = split.draw(
+        sites(names, [*parts, "test"] if given_parts else [None] * 9), seed=0, holdout_site="a"
+    )
+    by_part = {p: {c.site for c in drawn.cases if c.part == p} for p in ("train", "val", "test")}
+    assert by_part["test"] == {"a"}
+    assert len(drawn.cases) == 8  # the one without a site could come from "a"
+    assert by_part["train"] == {"b", "c"}
+    assert by_part["val"] <= {"b", "c"}
+    assert by_part["val"]
+
+
+@pytest.mark.parametrize(("names", "said"), [(["a", "b"], "a, b"), (["x", "x"], "x")])
+def test_a_site_that_cannot_be_held_out_is_refused(names: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=f"these are named: {said}"):
+        split.leave_out(sites(list(names), [None, None]), "x")
+
+
 def test_two_patients_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"toy: 2 patient\(s\) cannot be split"):
         split.draw(cohort(["a", "b"]), seed=0)

@@ -1,4 +1,4 @@
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ import torch
 from penumbra import trained
 from penumbra.bayes import bank
 from penumbra.config import Config, resolve
-from penumbra.data.geometry import Geometry
 from penumbra.data.preprocess import Prepared
 from penumbra.inference.maps import CaseMaps, map_case, windows
-from penumbra.types import Case, Task
+from penumbra.types import Task
 
+Make = Callable[..., Prepared]
 TASK = Task(
     modality="mri",
     channels=("flair",),
@@ -20,25 +20,6 @@ TASK = Task(
     regions={"WT": (1,)},
     findings=("lesion present",),
 )
-
-
-def case(shape: tuple[int, ...], seed: int = 0) -> Prepared:
-    affine = np.diag([2.0, 2.0, 3.0, 1.0])
-    box = tuple((0, n) for n in shape)
-    geometry = Geometry(shape, affine, shape, box, box, shape, affine)
-    image = np.random.default_rng(seed).random((1, *shape), dtype=np.float32)
-    return Prepared(
-        case=Case("a", "a", {"flair": Path("a.nii.gz")}),
-        image=image,
-        segmentation=None,
-        findings=np.array([np.nan], dtype=np.float32),
-        body=np.ones(shape, dtype=bool),
-        masks=np.zeros((0, *shape), dtype=np.uint8),
-        mapped=(),
-        geometry=geometry,
-        foreground=np.zeros((0, 1 + len(shape)), dtype=np.int64),
-        body_box=box,
-    )
 
 
 def mapped(prepared: Prepared, config: Config, draws: int = 3) -> CaseMaps:
@@ -58,7 +39,7 @@ def volumetric() -> Config:
     return resolve("phantom-mri", size="tiny", overrides={"data.dim": 3, "data.patch": [16, 16, 8]})
 
 
-def test_maps_of_a_sliced_volume_lie_on_the_volumes_grid(slicewise: Config) -> None:
+def test_maps_of_a_sliced_volume_lie_on_the_volumes_grid(slicewise: Config, case: Make) -> None:
     maps = mapped(case((20, 17, 5)), slicewise)
     assert maps.voxels is not None
     assert maps.findings is not None
@@ -68,7 +49,7 @@ def test_maps_of_a_sliced_volume_lie_on_the_volumes_grid(slicewise: Config) -> N
     assert maps.findings.probability.shape == (1,)
 
 
-def test_a_slice_does_not_depend_on_its_neighbours(slicewise: Config) -> None:
+def test_a_slice_does_not_depend_on_its_neighbours(slicewise: Config, case: Make) -> None:
     whole = case((16, 16, 4))
     alone = case((16, 16, 1))
     alone.image[:] = whole.image[..., 2:3]
@@ -78,7 +59,7 @@ def test_a_slice_does_not_depend_on_its_neighbours(slicewise: Config) -> None:
     torch.testing.assert_close(a.probability[..., 2:3], b.probability, atol=1e-5, rtol=0.0)
 
 
-def test_total_uncertainty_is_the_sum_of_its_parts(slicewise: Config) -> None:
+def test_total_uncertainty_is_the_sum_of_its_parts(slicewise: Config, case: Make) -> None:
     voxels = mapped(case((16, 16, 2)), slicewise).voxels
     assert voxels is not None
     torch.testing.assert_close(
@@ -86,7 +67,7 @@ def test_total_uncertainty_is_the_sum_of_its_parts(slicewise: Config) -> None:
     )
 
 
-def test_windows_over_a_volume_share_their_draws(volumetric: Config) -> None:
+def test_windows_over_a_volume_share_their_draws(volumetric: Config, case: Make) -> None:
     maps = mapped(case((24, 20, 12)), volumetric)
     assert maps.voxels is not None
     assert maps.voxels.probability.shape == (2, 24, 20, 12)
@@ -96,19 +77,21 @@ def test_windows_over_a_volume_share_their_draws(volumetric: Config) -> None:
     assert len(maps.draw_volumes_ml["WT"]) == 3
 
 
-def test_a_volume_no_larger_than_the_window_is_one_window(volumetric: Config) -> None:
+def test_a_volume_no_larger_than_the_window_is_one_window(volumetric: Config, case: Make) -> None:
     maps = mapped(case((10, 9, 5)), volumetric)
     assert maps.attention.shape == (2, 10, 9, 5)
 
 
-def test_one_draw_has_no_epistemic_part_and_no_disagreement(slicewise: Config) -> None:
+def test_one_draw_has_no_epistemic_part_and_no_disagreement(slicewise: Config, case: Make) -> None:
     maps = mapped(case((16, 16, 2)), slicewise, draws=1)
     assert maps.voxels is not None
     assert float(maps.voxels.epistemic.abs().max()) == 0.0
     assert maps.disagreement == 0.0
 
 
-def test_every_voxel_belongs_to_the_core_of_exactly_one_window(volumetric: Config) -> None:
+def test_every_voxel_belongs_to_the_core_of_exactly_one_window(
+    volumetric: Config, case: Make
+) -> None:
     prepared = case((37, 16, 21))
     owners = np.zeros((37, 16, 21), dtype=int)
     for window in windows(prepared, volumetric):
@@ -116,7 +99,9 @@ def test_every_voxel_belongs_to_the_core_of_exactly_one_window(volumetric: Confi
     assert (owners == 1).all()
 
 
-def test_draws_of_the_same_function_agree_and_have_one_volume(slicewise: Config) -> None:
+def test_draws_of_the_same_function_agree_and_have_one_volume(
+    slicewise: Config, case: Make
+) -> None:
     network = trained.build(slicewise, TASK).eval()  # deterministic: a bank of one draw
     one = bank(network, draws=1, generator=torch.Generator())
     maps = map_case(network, one, case((16, 16, 3)), TASK, slicewise)

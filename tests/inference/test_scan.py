@@ -118,3 +118,45 @@ def test_the_triage_list_puts_the_neediest_first(
     write_triage(tmp_path, untrained_ct)
     with (tmp_path / "triage.csv").open() as file:
         assert [row["case"] for row in csv.DictReader(file)] == ["c1", "c2", "c0"]
+
+
+def test_a_scan_that_is_done_is_not_predicted_again_unless_something_changed(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    wrote = predict_scans(untrained_ct, [scan], tmp_path, draws=1)
+    times = {path: path.stat().st_mtime_ns for path in wrote if path.stem != "triage"}
+    again = predict_scans(untrained_ct, [scan], tmp_path, draws=1)
+    assert sorted(again) == sorted(wrote)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    predict_scans(untrained_ct, [scan], tmp_path, draws=2)
+    assert (tmp_path / "one.json").stat().st_mtime_ns != times[tmp_path / "one.json"]
+    (tmp_path / "one_epistemic.nii.gz").unlink()
+    predict_scans(untrained_ct, [scan], tmp_path, draws=2)
+    assert (tmp_path / "one_epistemic.nii.gz").exists()
+
+
+def test_a_bad_scan_holds_up_no_other(untrained_ct: Path, scan: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no scan")
+    with pytest.raises(DataError, match=r"bad\.nii\.gz"):
+        predict_scans(untrained_ct, [bad, scan], tmp_path / "pred", draws=1)
+    assert (tmp_path / "pred" / "one.json").exists()
+    assert "one" in (tmp_path / "pred" / "triage.csv").read_text()
+
+
+@pytest.mark.parametrize(("draws", "seen"), [(2, 2), ("propagate", 1)])
+def test_draws_may_be_few_or_none(
+    untrained_ct: Path, scan: Path, tmp_path: Path, draws: int | str, seen: int
+) -> None:
+    predict_scans(untrained_ct, [scan], tmp_path, draws=draws)
+    record = json.loads((tmp_path / "one.json").read_text())
+    assert {v["draws"] for v in record["volumes_ml"].values()} == {seen}
+    assert np.asarray(nibabel.load(tmp_path / "one_epistemic.nii.gz").dataobj).max() > 0
+
+
+def test_auto_takes_as_many_draws_as_the_maps_need(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    predict_scans(untrained_ct, [scan], tmp_path, draws="auto")
+    record = json.loads((tmp_path / "one.json").read_text())
+    assert 12 <= next(iter(record["volumes_ml"].values()))["draws"] <= 64

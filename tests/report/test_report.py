@@ -12,6 +12,7 @@ import pytest
 from penumbra import report
 from penumbra.errors import DataError
 from penumbra.report import cases, tables
+from penumbra.report.posterior import posterior
 from penumbra.report.read import read_run
 
 PARTS = ["config.yaml", "split.json", "log.jsonl", "metrics.json", "cases.csv", "evaluation"]
@@ -258,3 +259,16 @@ def test_a_split_file_may_hold_its_parts_in_one_place(run: Path) -> None:
     before = cases.cohort(read_run(run))
     (run / "split.json").write_text(json.dumps(nested))
     assert cases.cohort(read_run(run)) == before
+
+
+def test_a_posterior_says_what_it_is_worth() -> None:
+    mean, draws = {"width": 0.0, "nll": 0.35}, {"width": 0.5, "nll": 0.30}
+    useful = posterior({"posterior": {"width": 0.5, "tempering": [mean, draws]}})
+    assert useful is not None
+    assert "0.5 times as wide" in useful.sentence
+    assert "lower the validation NLL of the mean weights by 0.050" in useful.sentence
+    harmful = posterior({"posterior": {"width": 0.5, "tempering": [mean, draws | {"nll": 0.4}]}})
+    assert harmful is not None
+    assert "does not predict better" in harmful.sentence
+    assert posterior({"posterior": {"kind": "none", "tempering": [], "layers": []}}) is None
+    assert posterior({}) is None

@@ -9,7 +9,6 @@ from penumbra.robust.adversarial import (
     effective_weights,
     one_step_gap,
     perturb,
-    reused_images,
     uncertainty_weights,
 )
 from penumbra.robust.attack import evaluate
@@ -97,22 +96,6 @@ def test_training_images_raise_the_loss_and_stay_inside(
     assert not attacked.requires_grad
     assert float(change_size(attacked, inside).max()) <= 0.05 + 1e-6
     assert bool((evaluate(objective, attacked).value > evaluate(objective, image).value).all())
-
-
-def test_the_gradient_of_the_clean_step_can_be_reused(
-    small_network, generator: torch.Generator
-) -> None:
-    predict = small_network(2)
-    image = torch.rand((2, 1, 8, 8), generator=generator).requires_grad_()
-    labels = predict(image).argmax(1)
-    cross_entropy(predict(image), labels).sum().backward()
-    assert image.grad is not None
-    inside = ball(image, eps=0.05)
-    attacked = reused_images(image.grad, inside, generator=generator)
-    objective = label_loss(predict, labels)
-    assert float(change_size(attacked, inside).max()) <= 0.05 + 1e-6
-    gained = evaluate(objective, attacked).value - evaluate(objective, image.detach()).value
-    assert float(gained.min()) > 0
 
 
 def test_the_gap_is_near_one_on_a_linear_loss_and_jumps_when_one_step_is_deceived(

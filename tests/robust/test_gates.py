@@ -4,27 +4,76 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from penumbra.robust.ball import ball
 from penumbra.robust.gates import Gate, MaskedGradients, masking_gates, require
 from penumbra.robust.objective import label_loss
+from penumbra.robust.suite import failure
 
 Predict = Callable[[Tensor], Tensor]
 
 
 def verdicts(predict: Predict, image: Tensor, labels: Tensor) -> list[Gate]:
-    def wrong(x: Tensor) -> Tensor:
+    def lost(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return (predict(x).argmax(1) != labels).float().flatten(1).mean(1)
+            return failure(predict(x), labels)
 
     return masking_gates(
         label_loss(predict, labels),
-        wrong,
+        lost,
         ball(image, eps=0.05),
         steps=8,
         generator=torch.Generator().manual_seed(0),
+        destroyer=label_loss(predict, labels, weighting="balanced"),
     )
+
+
+HUGE = "a huge eps destroys the model"
+
+
+def small_lesion(x: Tensor) -> Tensor:
+    """Probabilities of a blurred bright spot: honest, and 98 % of every image is background."""
+    brightness = nn.functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+    return torch.cat([-30 * (brightness - 0.5), 30 * (brightness - 0.5)], 1).softmax(1)
+
+
+def spot() -> tuple[Tensor, Tensor]:
+    image = torch.full((2, 1, 24, 24), 0.2)
+    image[:, :, 10:13, 10:13] = 0.9
+    return image, small_lesion(image).argmax(1)
+
+
+def test_an_honest_model_of_a_small_structure_is_destroyed() -> None:
+    image, labels = spot()
+    assert 0 < float((labels > 0).float().mean()) < 0.02
+    assert HUGE not in failed(verdicts(small_lesion, image, labels))
+
+
+@pytest.mark.parametrize("levels", [4, 10])
+def test_a_masked_model_of_a_small_structure_is_not(levels: int) -> None:
+    def quantised(x: Tensor) -> Tensor:
+        return small_lesion((x * levels).round() / levels)
+
+    image, _ = spot()
+    gates = verdicts(quantised, image, quantised(image).argmax(1))
+    assert {HUGE, "gradients exist"} <= failed(gates)
+
+
+def test_an_attack_that_fresh_draws_undo_is_caught(generator: torch.Generator) -> None:
+    # Any change fools the draws that were attacked, none fools the others.
+    image, labels = spot()
+    around = ball(image, eps=0.05)
+
+    def lost(x: Tensor) -> Tensor:
+        return (x != image).flatten(1).any(1).float()
+
+    def fresh(x: Tensor) -> Tensor:
+        return torch.zeros(len(x))
+
+    loss = label_loss(small_lesion, labels)
+    gates = masking_gates(loss, lost, around, steps=2, generator=generator, fresh=fresh)
+    assert "fresh draws change nothing" in failed(gates)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from penumbra.augment import families
-from penumbra.robust.shift import Shift, degradation, leave_one_site_out, shifted, suite
+from penumbra.robust.shift import Shift, degradation, shifted, suite
 from penumbra.types import Modality
 
 
@@ -36,26 +36,6 @@ def test_degradation_by_hand() -> None:
 def test_nothing_to_summarise_is_an_error(clean, cells, message) -> None:
     with pytest.raises(ValueError, match=message):
         degradation(clean, cells)
-
-
-def test_each_site_is_held_out_once_and_never_trained_on() -> None:
-    sites = ["a", "b", "c", "a", None, "b", "c", "c"]
-    folds = list(leave_one_site_out(sites, smallest=2))
-    assert [site for site, _, _ in folds] == ["a", "b", "c"]
-    for site, train, test in folds:
-        assert {sites[i] for i in test} == {site}
-        assert site not in {sites[i] for i in train}
-        assert 4 not in train + test
-
-
-def test_a_small_site_trains_but_is_never_held_out() -> None:
-    folds = list(leave_one_site_out(["a", "a", "b"], smallest=2))
-    assert folds == [("a", [2], [0, 1])]
-
-
-def test_one_site_cannot_be_left_out() -> None:
-    with pytest.raises(ValueError, match="two sites or more"):
-        list(leave_one_site_out(["a", "a"]))
 
 
 @pytest.mark.parametrize("modality", get_args(Modality))

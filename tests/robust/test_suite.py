@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from penumbra.robust.ladder import Ladder, damage, wrong_share
+from penumbra.robust.objective import Predict
 from penumbra.robust.shift import Shift, suite
-from penumbra.robust.suite import Plan, default_score, robustness
+from penumbra.robust.suite import Plan, default_score, failure, robustness
+from penumbra.robust.uncertainty import Draws
 
-METHODS = ("noise", "fgsm", "pgd", "pgd-balanced", "pgd-cosine", "apgd", "square")
+METHODS = ("noise", "fgsm", "pgd", "pgd-balanced", "pgd-cosine", "apgd", "square", "hide", "raise")
+
+
+def one(predict: Predict) -> Draws:
+    """A deterministic model: one draw."""
+    return lambda image: predict(image)[None]
 
 
 def darker(batch, cell: Shift, generator: torch.Generator) -> torch.Tensor:
@@ -33,7 +40,9 @@ def test_every_condition_is_scored_for_every_case(small_network, batches) -> Non
         shifts=tuple(suite(["dark", "dim"], seen=["dim"], severities=[1, 5])),
         gates_eps=0.05,
     )
-    result = robustness(small_network(2), batches, plan=plan, display=lambda x: x, shift=darker)
+    result = robustness(
+        one(small_network(2)), batches, plan=plan, display=lambda x: x, shift=darker
+    )
     assert result.trustworthy
     assert len(result.conditions) == 1 + 2 * (len(METHODS) + 1) + 4
     assert all(len(c.values["dice"]) == 2 for c in result.conditions)
@@ -44,18 +53,18 @@ def test_every_condition_is_scored_for_every_case(small_network, batches) -> Non
     for eps in (0.01, 0.05):
         assert by["worst", eps] <= min(by[m, eps] for m in METHODS) + 1e-6
     assert by["worst", 0.05] < by["worst", 0.01] < 1.0
-    assert by["noise", 0.05] > by["apgd", 0.05]
+    assert by["noise", 0.05] > by["pgd-balanced", 0.05]
     assert by["dark", 5.0] <= by["dark", 1.0]
     assert {c.name for c in result.conditions if c.seen} == {"dim"}
 
 
 def test_the_same_seed_repeats_every_number(small_network, batches) -> None:
     plan = Plan(eps=(0.03,), ladder=Ladder(methods=("noise", "apgd"), steps=3), gates_eps=0.0)
-    one, two = (
-        robustness(small_network(2), batches, plan=plan, display=lambda x: x) for _ in range(2)
+    first, again = (
+        robustness(one(small_network(2)), batches, plan=plan, display=lambda x: x) for _ in range(2)
     )
-    assert [c.values for c in one.conditions] == [c.values for c in two.conditions]
-    assert one.gates == ()
+    assert [c.values for c in first.conditions] == [c.values for c in again.conditions]
+    assert first.gates == ()
 
 
 def test_findings_keep_their_probabilities_for_the_auc(
@@ -65,10 +74,10 @@ def test_findings_keep_their_probabilities_for_the_auc(
     image = torch.rand((6, 1, 8, 8), generator=generator)
     batch = {"image": image, "findings": (predict(image) > 0.5).float()}
     plan = Plan(eps=(0.02,), ladder=Ladder(methods=("fgsm", "pgd"), steps=4), gates_eps=0.02)
-    result = robustness(predict, [batch], plan=plan, display=lambda x: x)
+    result = robustness(one(predict), [batch], plan=plan, display=lambda x: x)
     clean, *_, worst = result.conditions
     assert (clean.name, worst.name) == ("clean", "worst")
-    assert worst.probability[0].shape == (6, 2)
+    assert worst.draws[0].shape == (1, 6, 2)
     assert clean.values["accuracy"] == [1.0]
     assert worst.values["accuracy"][0] < 1.0
 
@@ -78,7 +87,7 @@ def test_transfer_attacks_the_surrogate_and_is_weaker_than_the_white_box(
 ) -> None:
     plan = Plan(eps=(0.05,), ladder=Ladder(methods=("pgd", "transfer"), steps=6), gates_eps=0.0)
     result = robustness(
-        small_network(2),
+        one(small_network(2)),
         batches,
         plan=plan,
         display=lambda x: x,
@@ -89,7 +98,7 @@ def test_transfer_attacks_the_surrogate_and_is_weaker_than_the_white_box(
 
 
 def test_missing_pieces_are_named(small_network, batches) -> None:
-    predict = small_network(2)
+    predict = one(small_network(2))
     transfer = Plan(ladder=Ladder(methods=("transfer",)), gates_eps=0.0)
     with pytest.raises(ValueError, match="needs a surrogate"):
         robustness(predict, batches, plan=transfer, display=lambda x: x)
@@ -101,7 +110,7 @@ def test_missing_pieces_are_named(small_network, batches) -> None:
 
 
 def test_dice_by_hand_and_a_case_without_foreground_is_missing_not_perfect() -> None:
-    p = torch.tensor([[[0.1, 0.8, 0.1], [0.9, 0.2, 0.9]]])
+    p = torch.tensor([[[[0.1, 0.8, 0.1], [0.9, 0.2, 0.9]]]])
     assert default_score(p, torch.tensor([[1, 1, -1]]))["dice"] == pytest.approx(2 / 3)
     assert math.isnan(default_score(p, torch.tensor([[0, 0, 0]]))["dice"])
 
@@ -126,3 +135,24 @@ def test_wrong_share_ignores_what_is_not_stated() -> None:
     assert float(wrong_share(p, torch.tensor([[0, 1, -1]]))) == 0.5
     nan = torch.tensor([[1.0, float("nan")]])
     assert float(wrong_share(torch.tensor([[0.1, 0.9]]), nan)) == 1.0
+
+
+def test_cases_of_one_batch_are_scored_apart(small_network, batches) -> None:
+    plan = Plan(eps=(0.03,), ladder=Ladder(methods=("pgd",), steps=3), gates_eps=0.0)
+    joined = {key: torch.cat([b[key] for b in batches]) for key in batches[0]}
+    joined["case"] = torch.tensor([7, 7, 7, 2, 2, 2])
+    subject = one(small_network(2))
+    apart = robustness(subject, batches, plan=plan, display=lambda x: x)
+    together = robustness(subject, [joined], plan=plan, display=lambda x: x)
+    assert [c.values for c in together.conditions] == [c.values for c in apart.conditions]
+
+
+def test_failure_is_the_lost_structure_and_not_the_share_of_voxels() -> None:
+    labels = torch.zeros((2, 100), dtype=torch.int64)
+    labels[0, :2] = 1
+    background = torch.zeros((2, 2, 100))
+    background[:, 0] = 1
+    assert failure(background, labels).tolist() == [1.0, 0.0]
+    ranks = torch.tensor([[0.3, 0.1], [0.2, 0.1]])
+    findings = torch.tensor([[1.0, 0.0], [float("nan"), 0.0]])
+    assert float(failure(ranks, findings)) == 0.0

@@ -5,8 +5,10 @@ import torch
 
 from penumbra import bayes, trained
 from penumbra.config import Config, resolve
+from penumbra.robust import adversarial
 from penumbra.training.loop import Batch
-from penumbra.training.supervised import Population, Ramp, Supervised, withhold
+from penumbra.training.supervised import Population, Ramp, Supervised
+from penumbra.training.withhold import withhold
 from penumbra.types import Task
 
 SEGMENTATION = Task(
@@ -59,7 +61,7 @@ def names(parts: dict[str, torch.Tensor]) -> set[str]:
 
 @pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
 def test_terms_enter_in_the_order_of_the_method(task: Task) -> None:
-    settings = config(bayes__warm_start=0.75, adversarial__every=1)
+    settings = config(bayes__warm_start=0.75)
     assert names(terms(task, settings, 1)) == {"task"}
     assert names(terms(task, settings, 60)) == {"task", "adversarial", "clinical", "anatomy"}
     late = names(terms(task, settings, 90))
@@ -68,7 +70,7 @@ def test_terms_enter_in_the_order_of_the_method(task: Task) -> None:
 
 @pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
 def test_the_total_is_the_sum_of_its_terms_and_has_a_gradient(task: Task) -> None:
-    subject = stage(task, config(adversarial__every=1))
+    subject = stage(task, config())
     subject.prepare(90)
     parts = subject.loss(batch(task), 90, torch.Generator().manual_seed(1))
     expected = sum(v for k, v in parts.items() if k.startswith("loss/"))
@@ -88,10 +90,40 @@ def test_the_kl_term_is_divided_by_images_and_voxels() -> None:
     assert float(parts["loss/kl"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_only_a_share_of_the_batch_is_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def watched(predict, image, labels, **settings):
+        sizes.append(len(image))
+        return image
+
+    monkeypatch.setattr(adversarial, "perturb", watched)
+    for share in (0.1, 0.67, 1.0):
+        terms(SEGMENTATION, config(adversarial__share=share), 90)
+    assert sizes == [1, 2, 3]
+
+
 def test_without_a_posterior_the_network_stays_deterministic() -> None:
     subject = stage(SEGMENTATION, config(bayes__posterior="none"))
     assert not subject.prepare(99)
     assert "loss/kl" not in subject.loss(batch(SEGMENTATION), 99, torch.Generator())
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_predicted_spread_is_trained_by_the_task(rank: int) -> None:
+    subject = stage(SEGMENTATION, config(bayes__spread_rank=rank))
+    subject.prepare(99)
+    total = subject.loss(batch(SEGMENTATION), 99, torch.Generator().manual_seed(1))["total"]
+    total.backward()
+    spread = subject.module.heads["segmentation"].spread
+    assert torch.isfinite(spread.weight.grad).all()
+    assert float(spread.weight.grad.abs().max()) > 0
+
+
+def test_a_laplace_posterior_waits_for_the_end() -> None:
+    subject = stage(SEGMENTATION, config(bayes__posterior="laplace"))
+    assert not subject.prepare(99)
+    assert subject.prepare(100)
 
 
 def test_conversion_happens_once_at_the_end_of_the_warm_start() -> None:
@@ -109,7 +141,7 @@ def test_every_trained_parameter_is_in_exactly_one_group() -> None:
 
 
 def test_the_same_step_has_the_same_loss() -> None:
-    a, b = (terms(SEGMENTATION, config(adversarial__every=1), 90)["total"] for _ in range(2))
+    a, b = (terms(SEGMENTATION, config(), 90)["total"] for _ in range(2))
     assert torch.equal(a, b)
 
 

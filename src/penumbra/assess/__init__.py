@@ -1,7 +1,9 @@
 """A trained model against held-out patients: validation, calibration, scores, hardship, samples."""
 
+from penumbra.assess.attention import calibrate_attention
 from penumbra.assess.calibrate import calibrate
 from penumbra.assess.judge import assess
+from penumbra.assess.temper import temper
 from penumbra.assess.validate import validate
 
-__all__ = ["assess", "calibrate", "validate"]
+__all__ = ["assess", "calibrate", "calibrate_attention", "temper", "validate"]

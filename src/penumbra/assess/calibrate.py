@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from penumbra import progress
-from penumbra.bayes import bank
+from penumbra.assess.conformal import Promised
 from penumbra.bayes.temperature import fit_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
@@ -17,7 +17,7 @@ from penumbra.evaluate.ranking import choose_threshold
 from penumbra.evaluate.segmentation import region_of_interest
 from penumbra.evaluate.selective import aggregate, review_budget
 from penumbra.inference.maps import CaseMaps, map_case
-from penumbra.trained import Calibration, Trained
+from penumbra.trained import Calibration, Trained, posterior
 from penumbra.types import IGNORE
 
 VOXELS_PER_CASE = 20_000
@@ -34,16 +34,16 @@ def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
     """
     settings = model.config
     generator = torch.Generator().manual_seed(settings.seed)
-    draws = bank(model.network, draws=settings.evaluate.draws, generator=generator)
-    seen = _Seen()
+    draws = posterior(model.network, settings.evaluate.draws, generator=generator)
+    seen, promised = _Seen(), Promised()
     with progress.bar("calibrate", len(indices)) as advance:
         for index in indices:
             case = store[index]
-            seen.add(
-                case, map_case(model.network, draws, case, store.task, settings), settings.seed
-            )
+            maps = map_case(model.network, draws, case, store.task, settings)
+            seen.add(case, maps, settings.seed)
+            promised.add(case, maps, store.task)
             advance()
-    findings = store.task.findings
+    findings, volumes = store.task.findings, promised.volume_quantiles()
     return Calibration(
         temperature=seen.temperature(),
         finding_temperature=seen.finding_temperature(),
@@ -51,6 +51,9 @@ def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
         attention_threshold=seen.attention_threshold(),
         u_ref=seen.reference(),
         review_above=seen.review_above(settings.evaluate.error_target),
+        volume_quantile={region: quantile for region, (quantile, _) in volumes.items()},
+        volume_floor_ml={region: floor for region, (_, floor) in volumes.items()},
+        finding_quantile=promised.finding_quantiles(),
     )
 
 

@@ -1,37 +1,40 @@
-"""The same model under attack and under graded shifts: one probe image per test case.
+"""The same model under attack and under graded shifts: one probe image per test case."""
 
-A probe is the radiograph, the slice with most foreground, or the patch around it: attacking every
-slice of every volume would cost hours and say the same.
-"""
-
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from penumbra import progress
+from penumbra.assess.probes import probes, score, spread, undisturbed
 from penumbra.augment import families, shift, to_display
 from penumbra.bayes import Bank, bank
+from penumbra.bayes.uncertainty import decompose
 from penumbra.config import Config
-from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
-from penumbra.evaluate.findings import Findings, score_findings
-from penumbra.evaluate.overlap import confusion, dice
+from penumbra.evaluate.findings import Findings, score_findings, score_uncertainty
 from penumbra.evaluate.protocol import Row, row
 from penumbra.evaluate.statistics import bootstrap
 from penumbra.robust.ladder import Ladder, Method
-from penumbra.robust.shift import Shift, suite
+from penumbra.robust.objective import Predict
+from penumbra.robust.shift import Shift, degradation, suite
 from penumbra.robust.suite import Batch, Condition, Plan, Robustness, robustness
+from penumbra.robust.uncertainty import Draws
 from penumbra.trained import Trained
 from penumbra.types import Task
 
-DRAWS = 4
-"""Draws behind the attacked prediction; the attacker sees all of them (EOT over the posterior)."""
+DRAWS = 2
+"""Draws behind the attacked prediction, at most; the attacker sees all of them (EOT over the
+posterior). Each costs a decoder pass per step."""
 
-METHODS: tuple[Method, ...] = ("noise", "fgsm", "pgd")
+METHODS: tuple[Method, ...] = ("noise", "fgsm", "pgd", "apgd")
+GATED = 2
+"""Segmented probes that the gates run on; of radiographs as many as an AUC wants."""
+
+FINDINGS_GATED = 16
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,96 @@ class Hardship:
     """What every probe scored in every condition, for paired comparisons of models."""
 
 
+@dataclass(frozen=True)
+class Subject:
+    """Who is attacked: the draws of a model, other draws of the same, and its mean weights."""
+
+    draws: Draws
+    fresh: Draws | None = None
+    surrogate: Predict | None = None
+
+
 def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
-    """Clean, attacked and shifted accuracy of the first test cases, with the masking gates."""
-    config, settings = model.config, model.config.evaluate
-    chosen = _spread(indices, settings.attack_cases)
-    if not chosen:
+    """Clean, attacked and shifted accuracy of some test cases, with the masking gates."""
+    settings = model.config.evaluate
+    if not settings.attack_cases:
         return Hardship([], [], [], [])
-    probes = [_probe(store[i], model) for i in chosen]
-    generator = torch.Generator().manual_seed(config.seed + 2)
-    judge = bank(model.network, draws=min(settings.draws, DRAWS), generator=generator)
-    names = families(config.modality)
-    plan = Plan(
+    plan = planned(model.config)
+    subject = subject_of(model, draws=min(settings.fixed_draws, DRAWS))
+    return attack(subject, model.config, model.task, store, indices, plan)
+
+
+def planned(config: Config, ladder: Ladder | None = None) -> Plan:
+    """The plan that a run's settings ask for; families held out of training are told apart."""
+    settings, names = config.evaluate, families(config.modality)
+    seen = set(names) - set(config.train.held_out)
+    return Plan(
         eps=settings.attack_eps,
-        ladder=Ladder(methods=METHODS, steps=settings.attack_steps),
-        shifts=tuple(suite(names, seen=names, severities=settings.severities)),
+        ladder=ladder or Ladder(methods=METHODS, steps=settings.attack_steps),
+        shifts=tuple(suite(names, seen=seen, severities=settings.severities)),
         gates_eps=max(settings.attack_eps, default=0.0),
         seed=config.seed,
     )
 
+
+def subject_of(model: Trained, *, draws: int) -> Subject:
+    """A trained model as the attacker sees it."""
+    field = "segmentation" if model.task.classes else "findings"
+
+    def drawn(seed: int) -> Draws:
+        generator = torch.Generator().manual_seed(seed)
+        return _stacked(bank(model.network, draws=draws, generator=generator), field)
+
+    def mean_weights(image: Tensor) -> Tensor:
+        output = getattr(model.network(image), field)
+        return output.softmax(1) if model.task.classes else output.sigmoid()
+
+    seed = model.config.seed
+    return Subject(drawn(seed + 2), drawn(seed + 3), mean_weights)
+
+
+def attack(
+    subject: Subject,
+    config: Config,
+    task: Task,
+    store: Store,
+    indices: list[int],
+    plan: Plan,
+) -> Hardship:
+    """One probe of each of the chosen cases through a plan."""
+    chosen = spread(indices, config.evaluate.attack_cases)
+    spacing = store[chosen[0]].spacing_mm[: config.data.dim]
+    plan = replace(plan, gates_images=GATED if task.classes else FINDINGS_GATED)
+    result = robustness(
+        subject.draws,
+        undisturbed(probes(store, chosen, config, task)),
+        plan=plan,
+        display=lambda image: to_display(
+            image, modality=config.modality, window_hu=config.data.window_hu
+        ),
+        shift=_shifter(config, spacing),
+        surrogate=subject.surrogate,
+        fresh=subject.fresh,
+        score=lambda draws, y: score(draws, y, task, spacing) if task.classes else {},
+    )
+    patients = [store.cases[i].patient for i in chosen]
+    rows = [_rows(each, patients, task, config) for each in result.conditions]
+    series = [_point(c, r) for c, each in zip(result.conditions, rows, strict=True) for r in each]
+    listed = [_listed(each, patients, task) for each in result.conditions]
+    flat = [r for each in rows for r in each] + _degradations(result, rows)
+    return Hardship(flat, series, _gates(result), listed)
+
+
+def _stacked(drawn: Bank, field: str) -> Draws:
+    def draws(image: Tensor) -> Tensor:
+        return torch.stack([getattr(output, field) for output in drawn.probabilities(image)])
+
+    return draws
+
+
+def _shifter(
+    config: Config, spacing_mm: tuple[float, ...]
+) -> Callable[[Batch, Shift, torch.Generator], Tensor]:
     def shifted(batch: Batch, cell: Shift, chance: torch.Generator) -> Tensor:
         return shift(
             batch["image"],
@@ -71,84 +146,62 @@ def hardship(model: Trained, store: Store, indices: list[int]) -> Hardship:
             modality=config.modality,
             generator=chance,
             body=batch["body"],
-            spacing_mm=store[chosen[0]].spacing_mm[: config.data.dim],
+            spacing_mm=spacing_mm,
         )
 
-    def display(image: Tensor) -> Tensor:
-        return to_display(image, modality=config.modality, window_hu=config.data.window_hu)
-
-    result = robustness(
-        _predict(judge, model.task),
-        _shown(_batched(probes, model.task)),
-        plan=plan,
-        display=display,
-        shift=shifted,
-        score=lambda p, y: _dice(p, y, model.task) if model.task.classes else {},
-    )
-    patients = [store.cases[i].patient for i in chosen]
-    rows = [_row(each, patients, model.task, config) for each in result.conditions]
-    series = [_point(c, r) for c, r in zip(result.conditions, rows, strict=True)]
-    listed = [_listed(each, patients, model.task) for each in result.conditions]
-    return Hardship(rows, series, _gates(result), listed)
+    return shifted
 
 
-def _predict(draws: Bank, task: Task) -> Any:
-    def predict(image: Tensor) -> Tensor:
-        outputs = list(draws.probabilities(image))
-        return torch.stack(
-            [o.segmentation if task.classes else o.findings for o in outputs]  # type: ignore[misc]
-        ).mean(0)
-
-    return predict
-
-
-def _batched(probes: list[dict[str, Tensor]], task: Task) -> list[dict[str, Tensor]]:
-    """Radiographs of one shape are attacked together; a segmented case stays a batch of one."""
-    if task.classes or len({probe["image"].shape for probe in probes}) > 1:
-        return probes
-    return [{key: torch.cat([probe[key] for probe in probes]) for key in probes[0]}]
-
-
-def _shown(batches: list[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    with progress.bar("attack and shift", len(batches)) as advance:
-        for batch in batches:
-            yield batch
-            advance()
-
-
-def _dice(probability: Tensor, labels: Tensor, task: Task) -> Mapping[str, float]:
-    counts = confusion(
-        probability.argmax(1).cpu().numpy(), labels.cpu().numpy(), classes=len(task.classes)
-    )
-    scores = [dice(counts, members) for members in task.regions.values()]
-    defined = [s for s in scores if not np.isnan(s)]
-    return {"dice": float(np.mean(defined)) if defined else float("nan")}
-
-
-def _row(condition: Condition, patients: list[str], task: Task, config: Config) -> Row:
+def _rows(condition: Condition, patients: list[str], task: Task, config: Config) -> list[Row]:
+    """The task's figure of a condition first, then calibration and error detection."""
     part = "test" if condition.kind == "clean" else f"test/{_title(condition)}"
     samples, seed = config.evaluate.bootstrap, config.seed
     if task.classes:
-        interval = bootstrap(condition.values["dice"], patients, samples=samples, seed=seed)
-        return row(part, "probe_dice", "mean", interval)
+        return [
+            row(
+                part,
+                f"probe_{name}",
+                "mean" if name == "dice" else "all",
+                bootstrap(values, patients, samples=samples, seed=seed),
+            )
+            for name, values in condition.values.items()
+            if not np.isnan(values).all()
+        ]
+    uncertainty = decompose(torch.cat(condition.draws, 1), "bernoulli")
     found = Findings(
-        probability=torch.cat(condition.probability).numpy(),
+        probability=uncertainty.probability.numpy(),
         labels=torch.cat(condition.labels).numpy(),
         names=task.findings,
         patients=patients,
     )
     rows = score_findings(found, part=part, samples=samples, seed=seed)
-    mean = next(r for r in rows if r.metric == "auroc" and r.label == "mean")
-    return Row(
-        part,
-        "probe_auroc",
-        "mean",
-        mean.value,
-        mean.low,
-        mean.high,
-        mean.n,
-        undefined=mean.undefined,
-    )
+    entropy = {"entropy": uncertainty.entropy_nats.numpy()}
+    rows += score_uncertainty(found, entropy, part=part, samples=samples, seed=seed)
+    named = {"auroc": "auroc", "ece": "ece", "error_auroc/entropy": "error_auroc"}
+    return [
+        replace(r, metric=f"probe_{named[r.metric]}")
+        for r in rows
+        if r.metric in named and r.label == "mean"
+    ]
+
+
+def _degradations(result: Robustness, rows: Sequence[Sequence[Row]]) -> list[Row]:
+    """What the shift suite costs on average: families seen in training, and those held out."""
+    clean = rows[0][0]
+    found = []
+    for seen in (True, False):
+        cells = {
+            Shift(c.name, int(c.level), seen): each[0].value
+            for c, each in zip(result.conditions, rows, strict=True)
+            if c.kind == "shift" and c.seen == seen and math.isfinite(each[0].value)
+        }
+        if not cells or not math.isfinite(clean.value):
+            continue
+        mean, relative, _, _ = degradation(clean.value, cells)
+        part = f"test/shifts {'seen' if seen else 'held out'}"
+        for name, value in (("mean_degradation", mean), ("relative_robustness", relative)):
+            found.append(Row(part, name, clean.metric, value, math.nan, math.nan, clean.n))
+    return found
 
 
 def _title(condition: Condition) -> str:
@@ -162,21 +215,26 @@ def _listed(condition: Condition, patients: list[str], task: Task) -> dict[str, 
         "kind": condition.kind,
         "name": condition.name,
         "level": condition.level,
+        "seen": condition.seen,
         "patients": patients,
     }
     if task.classes:
-        values = [float(v) for v in condition.values["dice"]]
-        return listed | {"dice": [v if np.isfinite(v) else None for v in values]}
-    labels = torch.cat(condition.labels).tolist()
+        return listed | {name: _finite(values) for name, values in condition.values.items()}
+    uncertainty = decompose(torch.cat(condition.draws, 1), "bernoulli")
     return listed | {
-        "probability": torch.cat(condition.probability).tolist(),
-        "label": [[y if np.isfinite(y) else None for y in row] for row in labels],
+        "probability": uncertainty.probability.tolist(),
+        "epistemic": uncertainty.epistemic.tolist(),
+        "label": [_finite(labels) for labels in torch.cat(condition.labels).tolist()],
     }
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    return [float(v) if math.isfinite(v) else None for v in values]
 
 
 def _point(condition: Condition, each: Row) -> dict[str, Any]:
     """A row as the report plots it: an attack at an eps, or a family at a severity."""
-    kind = "family" if condition.kind == "shift" else "attack"
+    kind = "attack" if condition.kind == "attack" else "family"
     value = each.value if np.isfinite(each.value) else None
     return {
         kind: condition.name,
@@ -189,44 +247,3 @@ def _point(condition: Condition, each: Row) -> dict[str, Any]:
 
 def _gates(result: Robustness) -> list[dict[str, Any]]:
     return [{"name": g.name, "passed": g.passed, "detail": g.detail} for g in result.gates]
-
-
-def _spread(indices: list[int], count: int) -> list[int]:
-    """An even choice over the test cases, so that every site has its share."""
-    if count == 0:
-        return []
-    places = np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round())
-    return [indices[int(place)] for place in places]
-
-
-def _probe(case: Prepared, model: Trained) -> dict[str, Tensor]:
-    """One image of a case in stored units, with a batch axis of one."""
-    image, body = np.asarray(case.image), np.asarray(case.body)
-    labels = None if case.segmentation is None else np.asarray(case.segmentation)
-    pick: tuple[Any, ...] = (...,)
-    if image.ndim == 4:
-        shown = body if labels is None or not (labels > 0).any() else labels > 0
-        if model.config.data.dim == 2:
-            pick = (..., int(np.argmax(shown.sum((0, 1)))))
-        else:
-            centre = np.argwhere(shown).mean(0).round().astype(int)
-            pick = (..., *_around(centre, model.config.data.patch, shown.shape))
-    inside = torch.from_numpy(np.array(body[pick]))[None]
-    probe = {
-        "image": torch.from_numpy(image[pick].astype(np.float32))[None],
-        "body": inside,
-        "valid": inside,
-    }
-    if model.task.classes and labels is not None:
-        return probe | {"segmentation": torch.from_numpy(labels[pick].astype(np.int64))[None]}
-    return probe | {"findings": torch.from_numpy(np.array(case.findings))[None]}
-
-
-def _around(
-    centre: np.ndarray, patch: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[slice, ...]:
-    starts = [
-        int(np.clip(c - p // 2, 0, max(0, n - p)))
-        for c, p, n in zip(centre, patch, shape, strict=True)
-    ]
-    return tuple(slice(s, s + p) for s, p in zip(starts, patch, strict=True))

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import torch
 
 from penumbra import progress
 from penumbra.assess.calibrate import expert_masks
+from penumbra.assess.conformal import coverage
+from penumbra.assess.curves import diagram, risk_coverage
 from penumbra.assess.hardship import hardship
 from penumbra.assess.samples import Samples
-from penumbra.bayes import bank
+from penumbra.bayes import diagnostics
 from penumbra.bayes.temperature import apply_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
-from penumbra.evaluate import calibration, localization, selective
+from penumbra.evaluate import calibration, localization
 from penumbra.evaluate.findings import Findings, score_findings, score_uncertainty
 from penumbra.evaluate.protocol import (
     ALL,
@@ -39,7 +41,7 @@ from penumbra.evaluate.segmentation import (
 )
 from penumbra.files import write_text
 from penumbra.inference.maps import CaseMaps, map_case
-from penumbra.trained import Trained, environment
+from penumbra.trained import Trained, environment, posterior
 from penumbra.types import Case, Part, Uncertainty
 
 JUDGED: tuple[Part, ...] = ("val", "test")
@@ -81,6 +83,7 @@ def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: P
         "split_hash": model.provenance.get("split"),
         "environment": environment(),
         "attack_gates": harder.gates,
+        "posterior": _posterior(model),
     }
     text = json.dumps({"schema": tree["schema"], **record, "rows": tree["rows"]}, indent=1)
     write_text(out / "metrics.json", text + "\n")
@@ -162,7 +165,7 @@ class Judged:
             found = self._findings()
             tallies["findings"] = [calibration.bernoulli(found.probability, found.labels)]
         curves["reliability"] = {
-            name: _diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
+            name: diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
         }
         unsure = [
             next((s.scores[h, ALL] for h in HEADLINE if (h, ALL) in s.scores), np.nan)
@@ -170,7 +173,7 @@ class Judged:
         ]
         risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]
         if not np.isnan(risk).all():
-            curves["risk_coverage"] = _coverage(np.array(unsure), np.array(risk))
+            curves["risk_coverage"] = risk_coverage(np.array(unsure), np.array(risk))
         return curves
 
 
@@ -180,7 +183,7 @@ def _judge(
 ) -> Judged:
     settings = model.config
     generator = torch.Generator().manual_seed(settings.seed + 1)
-    draws = bank(model.network, draws=settings.evaluate.draws, generator=generator)
+    draws = posterior(model.network, settings.evaluate.draws, generator=generator)
     judged = Judged(findings=store.task.findings)
     with progress.bar(f"evaluate {part}", len(indices)) as advance:
         for index in indices:
@@ -211,7 +214,7 @@ def _score(
     elif maps.findings is not None:
         for name, field in UNCERTAINTIES.items():
             scores[f"uncertainty/{name}/mean", ALL] = float(getattr(maps.findings, field).mean())
-    return scores | _score_attention(model, case, maps)
+    return scores | coverage(model, case, maps) | _score_attention(model, case, maps)
 
 
 def _score_voxels(
@@ -261,23 +264,13 @@ def _score_attention(
     return scores
 
 
-def _diagram(tally: calibration.Tally) -> dict[str, list[float]]:
-    """The bins that hold a prediction."""
-    curve = calibration.reliability(tally)
-    filled = curve.mass > 0
-    columns = {"confidence": curve.confidence, "accuracy": curve.accuracy, "count": curve.mass}
-    return {name: column[filled].tolist() for name, column in columns.items()}
-
-
-def _coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
-    defined = ~(np.isnan(unsure) | np.isnan(risk))
-    unsure, risk = unsure[defined], risk[defined]
-    curve = selective.risk_coverage(unsure, risk)
+def _posterior(model: Trained) -> dict[str, Any]:
+    """Whether the posterior is more than decoration: per layer, and by its width."""
     return {
-        "coverage": curve.coverage.tolist(),
-        "risk": curve.risk.tolist(),
-        "oracle": selective.risk_coverage(risk, risk).risk.tolist(),
-        "random": [float(risk.mean())] * len(risk),
+        "kind": model.config.bayes.posterior,
+        "width": model.calibration.posterior_width,
+        "tempering": model.calibration.tempering,
+        "layers": [asdict(each) for each in diagnostics(model.network)],
     }
 
 

@@ -1,6 +1,6 @@
 """Families put together: contrastive pairs, supervised augmentation, graded shifts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -55,6 +55,15 @@ FAMILIES: Mapping[str, type[Family]] = {
 """Every family that leaves the anatomy where it is."""
 
 
+OUTSIDE: Mapping[Modality, Literal["border", "zeros"]] = {
+    "mri": "border",
+    "ct": "border",
+    "xray": "zeros",
+}
+"""Beyond the scan: more of the air at its border, or the black around a film, which holds tissue
+up to its edges (repeated, they would be streaks)."""
+
+
 @dataclass(frozen=True)
 class View:
     """One view of a batch.
@@ -81,6 +90,7 @@ def two_views(
     spacing_mm: tuple[float, ...] | None = None,
     labels: Int[Tensor, "b *space"] | None = None,
     kind: Literal["anatomy", "generic"] = "anatomy",
+    held_out: Collection[str] = (),
 ) -> tuple[View, View]:
     """Two views of every image: crop, deformation, intensity, acquisition, masked regions.
 
@@ -92,8 +102,11 @@ def two_views(
         labels: known structures, each masked as a whole or not at all; elsewhere, and without
             them, supervoxels are masked.
         spacing_mm: voxel size per axis; without it amplitudes count voxels as millimetres.
+        held_out: families that no view may show, so that they stay new to the model.
     """
     rows = profile_for(modality, spacing_mm)
+    intensity = kept(INTENSITY[modality], held_out)
+    acquisition = kept(ACQUISITION[modality], held_out)
     if kind == "generic":
         rows = rows.at("elastic", 0)
     regions = coarse_supervoxels(image) if kind == "anatomy" else None
@@ -102,12 +115,12 @@ def two_views(
     views = []
     for changes_protocol in (False, kind == "anatomy"):
         warp = Warp.sample(generator, image.shape, rows)
-        moved = warp.apply(image)
+        moved = warp.apply(image, padding=OUTSIDE[modality])
         inside = warp.apply(body[:, None].to(image), "nearest", "zeros")[:, 0] > 0.5
-        for name in INTENSITY[modality]:
+        for name in intensity:
             moved = _some(moved, name, rows, generator, 0.8)
         if changes_protocol:
-            moved = _one_of(moved, ACQUISITION[modality], rows, generator, 0.8)
+            moved = _one_of(moved, acquisition, rows, generator, 0.8)
         moved = moved.clamp(*LIMITS[modality])
         if regions is not None:
             seen = warp.apply_labels(regions)
@@ -129,12 +142,14 @@ def augment(
     generator: torch.Generator,
     probability: float = 0.5,
     spacing_mm: tuple[float, ...] | None = None,
+    held_out: Collection[str] = (),
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Supervised augmentation: labels and expert masks move with the image.
 
     Per image and with ``probability`` each: a warp, every intensity family, one acquisition
-    family. No flips: they would change laterality and situs. Voxels from outside of the scan
-    repeat its border in the image and are ignored in the segmentation.
+    family. No flips: they would change laterality and situs. Voxels from outside of the scan hold
+    what ``OUTSIDE`` says in the image and are ignored in the segmentation. Families ``held_out``
+    of training are never shown.
 
     Raises:
         ValueError: the probability is not in 0..1.
@@ -145,7 +160,7 @@ def augment(
     index = _chosen(image, generator, probability)
     if len(index):
         warp = Warp.sample(generator, (len(index), *image.shape[1:]), rows)
-        image = image.index_copy(0, index, warp.apply(image[index]))
+        image = image.index_copy(0, index, warp.apply(image[index], padding=OUTSIDE[modality]))
         if segmentation is not None:
             shifted = (segmentation[index] - IGNORE)[:, None].to(image)
             moved = warp.apply(shifted, "nearest", "zeros")[:, 0].to(segmentation.dtype) + IGNORE
@@ -153,9 +168,10 @@ def augment(
         if masks is not None:
             moved_masks = warp.apply(masks[index], "bilinear", "zeros")
             masks = masks.index_copy(0, index, moved_masks)
-    for name in INTENSITY[modality]:
+    for name in kept(INTENSITY[modality], held_out):
         image = _some(image, name, rows, generator, probability)
-    image = _one_of(image, ACQUISITION[modality], rows, generator, probability)
+    acquisition = kept(ACQUISITION[modality], held_out)
+    image = _one_of(image, acquisition, rows, generator, probability)
     return image.clamp(*LIMITS[modality]), segmentation, masks
 
 
@@ -180,16 +196,28 @@ def shift(
     if severity == 0:
         return image
     if family == "elastic":
-        return Warp.sample_elastic(generator, image.shape, rows).apply(image)
+        warp = Warp.sample_elastic(generator, image.shape, rows)
+        return warp.apply(image, padding=OUTSIDE[modality])
     if family in ("zoom", "rotation"):
         still = rows.at("elastic", 0)
         other = "rotation" if family == "zoom" else "zoom"
-        return Warp.sample(generator, image.shape, still.at(other, 0)).apply(image)
+        warp = Warp.sample(generator, image.shape, still.at(other, 0))
+        return warp.apply(image, padding=OUTSIDE[modality])
     if family == "masking":
         regions = coarse_supervoxels(image)
         return Masking.sample(generator, image.shape, rows, body, regions).apply(image)
     changed = FAMILIES[family].sample(generator, image.shape, rows).apply(image)
     return changed.clamp(*LIMITS[modality])
+
+
+def kept(names: Sequence[str], held_out: Collection[str]) -> tuple[str, ...]:
+    """The families that training may show.
+
+    Example:
+        >>> kept(("gamma", "gain"), held_out={"gain"})
+        ('gamma',)
+    """
+    return tuple(name for name in names if name not in held_out)
 
 
 def _chosen(image: Tensor, generator: torch.Generator, probability: float) -> Tensor:

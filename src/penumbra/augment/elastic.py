@@ -5,18 +5,19 @@ displacement (Rueckert et al. 1999). B-splines reproduce affine maps exactly, so
 into one small control grid, and the dense positions are two or three small matrix products.
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from penumbra.augment.profile import Profile, random_sign
+from penumbra.augment.resample import resample
 
 CONTROL_SPACING_MM = 32.0
 """Finest control spacing: about the size of a ventricle, a kidney pole or a rib's arch."""
@@ -49,13 +50,7 @@ class Warp:
         count, space, spacing = shape[0], shape[2:], warp.spacing_mm
         dim, device = len(space), generator.device
         zoom = 1 / (1 + profile.draw("zoom", generator, count))
-        planes = dim * (dim - 1) // 2
-        angle = torch.deg2rad(profile.draw("rotation", generator, count * planes))
-        angle = (angle * random_sign(generator, count * planes)).view(count, planes)
-        skew = torch.zeros(count, dim, dim, device=device)
-        rows, columns = torch.triu_indices(dim, dim, 1, device=device)
-        skew[:, rows, columns] = angle
-        linear = torch.linalg.matrix_exp(skew - skew.mT) * zoom[:, None, None]
+        linear = _tilt(generator, profile, count, dim) * zoom[:, None, None]
         half_extent = torch.tensor([(n - 1) * s / 2 for n, s in zip(space, spacing, strict=True)])
         room = (1 - zoom)[:, None] * half_extent.to(device)
         where = torch.rand(count, dim, generator=generator, device=device) * 2 - 1
@@ -122,6 +117,20 @@ class Warp:
         return spline(moved, space, steps).movedim(1, -1)
 
 
+def _tilt(
+    generator: torch.Generator, profile: Profile, count: int, dim: int
+) -> Float[Tensor, "b dim dim"]:
+    """A rotation by the drawn angle in every plane of two axes, one after the other."""
+    planes = list(itertools.combinations(range(dim), 2))
+    angle = torch.deg2rad(profile.draw("rotation", generator, count * len(planes)))
+    angle = (angle * random_sign(generator, count * len(planes))).view(count, -1)
+    turns = torch.eye(dim, device=generator.device).repeat(len(planes), count, 1, 1)
+    for turn, (i, j), a in zip(turns, planes, angle.T, strict=True):
+        turn[:, i, i] = turn[:, j, j] = a.cos()
+        turn[:, i, j], turn[:, j, i] = a.sin(), -a.sin()
+    return functools.reduce(torch.bmm, turns)
+
+
 def jacobian(warp: Warp, space: Sequence[int]) -> Float[Tensor, "b *space"]:
     """Determinant of the Jacobian of ``A (x + u(x)) + t`` at every voxel, from the spline itself.
 
@@ -134,16 +143,6 @@ def jacobian(warp: Warp, space: Sequence[int]) -> Float[Tensor, "b *space"]:
     strain = torch.stack(columns, dim=-1).movedim(1, -2) / warp.control_mm
     affine = torch.linalg.det(warp.linear).view(-1, *(1,) * dim)
     return torch.linalg.det(strain + torch.eye(dim).to(strain)) * affine
-
-
-def resample(
-    image: Float[Tensor, "b c *space"],
-    positions: Tensor,
-    mode: Literal["bilinear", "nearest"] = "bilinear",
-    padding: Literal["border", "zeros"] = "border",
-) -> Float[Tensor, "b c *space"]:
-    """Values of the image at normalised positions [b, *space, dim] (-1..1, corners aligned)."""
-    return F.grid_sample(image, positions, mode=mode, padding_mode=padding, align_corners=True)
 
 
 def rigid_positions(
@@ -195,7 +194,7 @@ def spline(
     return field
 
 
-@lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)
 def _basis(n: int, step: float, knots: int, slope: bool) -> Tensor:
     """Cubic B-spline values (or slopes) [n, knots] at 0, step, 2 step ...; knots at -1, 0, 1 ..."""
     t = torch.arange(n, dtype=torch.float64)[:, None] * step

@@ -42,7 +42,8 @@ class Gamma:
 
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         gamma = per_image(self.log_gamma.exp(), image)
-        return (image.clamp(min=0).log() * gamma).exp()  # twice as fast as a power; log 0 gives 0
+        logarithm = image.clamp(min=0).log_()  # twice as fast as a power; log 0 gives 0
+        return logarithm.mul_(gamma).exp_()
 
 
 @dataclass(frozen=True)

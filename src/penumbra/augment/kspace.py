@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from penumbra.augment.elastic import resample, rigid_positions
+from penumbra.augment.elastic import rigid_positions
 from penumbra.augment.intensity import along_axis, per_image
 from penumbra.augment.profile import Profile, draw_seed
+from penumbra.augment.resample import resample
 
 
 def weight_lines(
@@ -167,16 +168,18 @@ class Spike:
         return cls(amplitude, (unit * reach).round(), phase)
 
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-        wave = torch.polar(self.amplitude, self.phase).to(image.device)
-        wave = wave.view(-1, *(1,) * (image.ndim - 1))
-        for axis, n in enumerate(image.shape[2:]):
+        """The wave is a sum of two separable ones, added in one product of two thin matrices."""
+        b, c, *space = image.shape
+        wave = torch.polar(self.amplitude, self.phase).to(image.device)[:, None]
+        for axis, n in enumerate(space):
             turn = self.cycles[:, axis, None] * torch.arange(n, device=self.cycles.device)
             angle = (turn * (2 * math.pi / n)).to(image.device)
             phasor = torch.polar(torch.ones_like(angle), angle)
-            wave = wave * phasor.view(
-                -1, *(n if a == axis + 1 else 1 for a in range(image.ndim - 1))
-            )
-        return image + wave.real.to(image.dtype)
+            if axis < len(space) - 1:
+                wave = (wave[:, :, None] * phasor[:, None]).flatten(1)
+        rows = torch.view_as_real(wave).to(image.dtype).repeat(1, c, 1)
+        columns = torch.stack([phasor.real, -phasor.imag], 1).to(image.dtype)
+        return torch.baddbmm(image.reshape(b, -1, space[-1]), rows, columns).view(image.shape)
 
 
 @dataclass(frozen=True)
@@ -247,12 +250,36 @@ class Rician:
 
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         generator = torch.Generator(image.device).manual_seed(self.seed)
-        sigma = per_image(self.sigma, image)
-        real, imaginary = (
-            torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
-            for _ in range(2)
-        )
-        return torch.hypot(real.mul_(sigma) + image, imaginary.mul_(sigma))
+        flat, sigma = image.flatten(1), self.sigma.to(image)[:, None]
+        size = _CACHED // len(flat) if image.device.type == "cpu" else flat.shape[1]
+        parts = [_rician(part, sigma, generator) for part in flat.split(max(1, size), dim=1)]
+        return torch.cat(parts, 1).view(image.shape)
+
+
+_CACHED = 1 << 16
+"""Voxels whose buffers stay in the cache from one step to the next."""
+
+
+def _rician(
+    image: Float[Tensor, "b n"], sigma: Float[Tensor, "b 1"], generator: torch.Generator
+) -> Float[Tensor, "b n"]:
+    """Box & Muller 1958: ``-2 log u`` is the squared length of both normal numbers together.
+
+    Length and angle come from 16 random bits each, which takes half of the time of two normal
+    numbers: their levels lie closer than a scanner's own, and lengths over 4.85 sigma (one voxel
+    in 130,000) do not occur.
+    """
+    words = torch.empty(math.ceil(image.numel() / 2), dtype=torch.int64, device=image.device)
+    bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)
+    length, angle = (
+        part.view(image.shape).to(image.dtype)
+        for part in (bits[: image.numel()], bits[-image.numel() :])
+    )
+    square = length.add_(2**15 + 0.5).mul_(2**-16).log_().mul_(-2 * sigma**2)
+    real = angle.mul_(math.pi / 2**15).cos_().mul_(square.sqrt())
+    imaginary_squared = square.addcmul_(real, real, value=-1).clamp_(min=0)
+    along = image + real
+    return torch.addcmul(imaginary_squared, along, along).sqrt()
 
 
 def _phase_axis(generator: torch.Generator, shape: Sequence[int]) -> int:

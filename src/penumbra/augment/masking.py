@@ -34,8 +34,7 @@ class Masking:
         """Draw regions of the body; without ``body`` everything is, without ``regions`` blocks."""
         share = profile.draw("masking", generator, shape[0])
         if regions is None:
-            regions = blocks(generator, shape[0], shape[2:])
-            regions = regions if body is None else regions.to(body.device)
+            return cls(_choose_blocks(generator, shape, body, share), body)
         return cls(_choose(generator, regions, body, share), body)
 
     def apply(self, image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
@@ -53,15 +52,23 @@ def blocks(
     generator: torch.Generator, count: int, space: Sequence[int], per_axis: int = 8
 ) -> Int[Tensor, "b *space"]:
     """Region map of equal boxes, about ``per_axis`` along each axis, at a random offset."""
-    device = generator.device
-    number = torch.zeros(count, *(1,) * len(space), dtype=torch.long, device=device)
-    for axis, n in enumerate(space):
-        side = max(1, math.ceil(n / per_axis))
-        offset = torch.randint(side, (count, 1), generator=generator, device=device)
-        cell = (torch.arange(n, device=device)[None] + offset) // side
-        shape = [n if a == axis else 1 for a in range(len(space))]
+    number = torch.zeros(count, *(1,) * len(space), dtype=torch.long, device=generator.device)
+    for axis, cell in enumerate(_cells(generator, count, space, per_axis)):
+        shape = [n if a == axis else 1 for a, n in enumerate(space)]
         number = number * (per_axis + 1) + cell.view(count, *shape)
     return number
+
+
+def _cells(
+    generator: torch.Generator, count: int, space: Sequence[int], per_axis: int
+) -> list[Int[Tensor, "b n"]]:
+    """Which of the ``per_axis + 1`` cells every voxel of an axis lies in, from a random offset."""
+    cells = []
+    for n in space:
+        side = max(1, math.ceil(n / per_axis))
+        offset = torch.randint(side, (count, 1), generator=generator, device=generator.device)
+        cells.append((torch.arange(n, device=generator.device)[None] + offset) // side)
+    return cells
 
 
 def labelled(
@@ -80,24 +87,56 @@ def _choose(
 ) -> Bool[Tensor, "b *space"]:
     """Regions in random order, each taken while the hidden share of the body stays in reach."""
     count, total = regions.shape[0], int(regions.max()) + 1
-    device = regions.device
     flat = regions.reshape(count, -1)
-    if body is None:
-        row = torch.arange(count, device=device)[:, None] * total
-        size = torch.bincount((flat + row).flatten(), minlength=count * total).view(count, total)
-    else:
+    inside = torch.ones_like(flat, dtype=torch.float32)
+    if body is not None:
         inside = body.reshape(count, -1).float()
-        size = torch.zeros(count, total, device=device).scatter_add_(1, flat, inside)
+    size = torch.zeros(count, total, device=flat.device).scatter_add_(1, flat, inside)
+    hidden = _draw(generator, size, share).gather(1, flat).view(regions.shape)
+    return hidden if body is None else hidden & body
+
+
+def _choose_blocks(
+    generator: torch.Generator,
+    shape: Sequence[int],
+    body: Bool[Tensor, "b *space"] | None,
+    share: Float[Tensor, " b"],
+    per_axis: int = 8,
+) -> Bool[Tensor, "b *space"]:
+    """What ``_choose`` says for ``blocks``, but counted and filled axis by axis, by products."""
+    count, space = shape[0], shape[2:]
+    device = generator.device if body is None else body.device
+    number = torch.arange(per_axis + 1, device=device)[:, None]
+    cells = [
+        (cell.to(device)[:, None] == number).float()  # [b, cell, voxel]
+        for cell in _cells(generator, count, space, per_axis)
+    ]
+    if body is None:
+        size = torch.ones(count, device=device)
+        for cell in cells:
+            size = torch.einsum("b...,bki->b...k", size, cell)
+    else:
+        size = body.float()
+        for cell in cells:  # every product moves its axis to the end, so all come round once
+            size = torch.einsum("bi...,bki->b...k", size, cell)
+    hidden = _draw(generator, size.flatten(1), share).view(size.shape).float()
+    for cell in cells:
+        hidden = torch.einsum("bk...,bki->b...i", hidden, cell)
+    return hidden > 0.5 if body is None else (hidden > 0.5) & body
+
+
+def _draw(
+    generator: torch.Generator, size: Float[Tensor, "b regions"], share: Float[Tensor, " b"]
+) -> Bool[Tensor, "b regions"]:
+    """Which regions of these sizes are taken."""
     part = size / size.sum(1, keepdim=True).clamp(min=1)
-    key = torch.rand(count, total, generator=generator, device=generator.device).to(device)
-    share = share.to(device)[:, None]
+    key = torch.rand(size.shape, generator=generator, device=generator.device).to(size.device)
+    share = share.to(size.device)[:, None]
     key = torch.where((part > 0) & (part <= share), key, 2.0)  # empty or too large: never drawn
     key, order = key.sort(1)
     part = part.gather(1, order)
     taken = (part.cumsum(1) - part / 2 <= share) & (key < 2.0)  # off by half a region at most
-    chosen = torch.zeros_like(taken).scatter(1, order, taken)
-    hidden = chosen.gather(1, flat).view(regions.shape)
-    return hidden if body is None else hidden & body
+    return torch.zeros_like(taken).scatter(1, order, taken)
 
 
 def atlas_regions(

@@ -36,7 +36,12 @@ class Encoded:
 
 @runtime_checkable
 class Bank(Protocol):
-    """T fixed functions: ``decode(encode(x), t)`` is draw t, whatever the window."""
+    """T fixed functions: ``decode(encode(x), t)`` is draw t, whatever the window.
+
+    ``coherent``: a draw's voxels belong to one function, so that its volumes mean something.
+    """
+
+    coherent: bool
 
     def __len__(self) -> int: ...
 
@@ -58,6 +63,8 @@ class WeightBank:
 
     Memory: T times the stochastic weights (x 16/9 for 2-D up-convolutions, 64/27 in 3-D).
     """
+
+    coherent = True
 
     def __init__(
         self, network: nn.Module, draws: Sequence[Sequence[Draw]], *, skip: Skip, seed: int = 0
@@ -99,6 +106,8 @@ class WeightBank:
 
 class MemberBank:
     """The members' banks in turn: draw t is member ``t mod M``'s draw ``t // M``."""
+
+    coherent = True
 
     def __init__(self, members: Sequence[WeightBank], *, share_encoder: bool) -> None:
         self.members = members

@@ -1,7 +1,7 @@
 """Guarantees that hold for any model, if new patients are exchangeable with calibration patients.
 
-Split conformal sets for findings, intervals for volumes, and risk control for structures. One
-score per patient: voxels or images of one patient are not exchangeable with another's.
+Split conformal sets for findings and intervals for volumes. One score per patient: voxels or images
+of one patient are not exchangeable with another's.
 """
 
 import math
@@ -73,45 +73,3 @@ def intervals(
     """``predicted -+ quantile (spread + floor)``, cut at 0: volumes are not negative."""
     half = quantile * (spread + floor)
     return np.stack([np.maximum(predicted - half, 0), predicted + half], 1)
-
-
-def control_risk(losses: Float[ndarray, "n grid"], *, alpha: float, bound: float = 1.0) -> int:
-    """Column of the first setting whose expected loss on a new patient is at most ``alpha``.
-
-    Conformal risk control (Angelopoulos et al. 2024): the least k with
-    ``n/(n+1) mean_i L_ik + bound/(n+1) <= alpha``. Columns run from the strictest to the most
-    cautious setting and every row must not rise.
-
-    Raises:
-        ValueError: a row rises, a loss is outside [0, bound], or no setting reaches ``alpha``.
-    """
-    if (np.diff(losses, axis=1) > 1e-9).any():
-        raise ValueError("losses must not rise along the grid, from strict to cautious settings")
-    if losses.min() < 0 or losses.max() > bound:
-        raise ValueError(f"losses in [{losses.min():.3g}, {losses.max():.3g}], bound={bound}")
-    n = len(losses)
-    risk = n / (n + 1) * losses.mean(0) + bound / (n + 1)
-    good = np.flatnonzero(risk <= alpha)
-    if len(good) == 0:
-        raise ValueError(
-            f"no setting reaches alpha={alpha} with n={n} patients: the best is {risk[-1]:.3g}; "
-            "calibrate on more patients or allow a larger loss"
-        )
-    return int(good[0])
-
-
-def missed_share(
-    probability: Float[ndarray, "*space"],
-    reference: Bool[ndarray, "*space"],
-    *,
-    thresholds: Float[ndarray, " grid"],
-) -> Float[ndarray, " grid"]:
-    """Share of a structure's voxels with a probability below each threshold, in [0, 1].
-
-    One patient's row for ``control_risk``: thresholds fall, so the share does not rise. A patient
-    without the structure misses nothing: 0 everywhere.
-    """
-    inside = np.sort(probability[reference])
-    if inside.size == 0:
-        return np.zeros(len(thresholds))
-    return np.searchsorted(inside, thresholds, side="left") / inside.size

@@ -73,6 +73,12 @@ class GaussianLayer(StochasticLayer):
             case "flipout":
                 return self._flipout(x, generator)
 
+    @torch.no_grad()
+    def widen(self, factor: float) -> None:
+        for rho in (self.weight_rho, self.bias_rho):
+            if rho is not None:
+                rho.copy_(_rho_of(factor * functional.softplus(rho)))
+
     def moments(self, x: Tensor, x_variance: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the output for an input with independent elements.
 
@@ -195,7 +201,12 @@ def _layer_kl(layer: GaussianLayer) -> Tensor:
 
 def _initial_rho(mean: Tensor, rms: Tensor, sigma0: float) -> Tensor:
     sigma = torch.maximum(sigma0 * mean.abs(), FLOOR * sigma0 * rms)
-    return torch.log(torch.expm1(sigma))
+    return _rho_of(sigma)
+
+
+def _rho_of(sigma: Tensor) -> Tensor:
+    """The inverse of softplus, without overflow: ``sigma + log(1 - exp(-sigma))``."""
+    return sigma + torch.log(-torch.expm1(-sigma))
 
 
 def _prior_mean(mean: Tensor, prior: Prior) -> Tensor:

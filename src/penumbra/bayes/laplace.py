@@ -45,6 +45,10 @@ class LaplaceLayer(StochasticLayer):
     def noisy(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return self.operation.run(x, *self.draw(generator))
 
+    @torch.no_grad()
+    def widen(self, factor: float) -> None:
+        self.factor.mul_(factor)
+
     def curvature(self, x: Tensor) -> Float[Tensor, "blocks p p"]:
         """Gauss-Newton matrix of the negative log-likelihood, summed over this input."""
         logits = self.operation.run(x, *self.mean())

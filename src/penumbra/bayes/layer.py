@@ -59,6 +59,10 @@ class StochasticLayer(nn.Module):
         """The output with fresh noise, by ``self.estimator``."""
         raise NotImplementedError
 
+    def widen(self, factor: float) -> None:
+        """Multiply the posterior's standard deviation, in place."""
+        raise NotImplementedError
+
     def mean(self) -> Draw:
         """The mean weight, ready to run."""
         return self.operation.prepare(self.weight), self.bias

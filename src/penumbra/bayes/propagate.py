@@ -2,11 +2,12 @@
 
 Every activation is an independent Gaussian. Weight noise is in truth shared by all voxels, so the
 epistemic map keeps its shape but not its scale (measured: ``docs/results/posterior-cost.md``). Use
-it to rank voxels, not to size intervals. Needs the Gaussian posterior of ``bayes.convert``.
+it to rank voxels, not to size intervals. It stands where a bank of draws stands: its sigma points
+are decoded like draws, but a point's voxels belong to no one function, so it has no volumes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -15,12 +16,13 @@ from scipy.linalg import hadamard
 from torch import Tensor, nn
 from torch.nn import functional
 
+from penumbra.bayes.bank import Encoded, to_probabilities
 from penumbra.bayes.gaussian import GaussianLayer
 from penumbra.bayes.layer import EncoderDecoder, stochastic_layers
 from penumbra.bayes.operation import operation_of
-from penumbra.bayes.uncertainty import Moments
 from penumbra.nets.decoder import Level, crop
-from penumbra.types import Uncertainty
+from penumbra.nets.heads import FindingsHead
+from penumbra.types import Output
 
 SLOPE = 0.01
 """Of every leaky rectifier in decoder and heads."""
@@ -28,46 +30,93 @@ Pair = tuple[Tensor, Tensor | None]
 """Mean and variance; no variance is none at all."""
 
 
-@torch.no_grad()
-def propagate(
-    network: nn.Module, image: Float[Tensor, "b c *space"]
-) -> tuple[Uncertainty | None, Uncertainty | None]:
-    """Voxels' and findings' uncertainty from one pass of means and variances.
+class Propagation:
+    """A bank of sigma points in place of draws; refuses all but the Gaussian posterior.
 
     ``Var(w * x) = (x^2 + v) * sigma^2 + v * mu^2`` per convolution, exact Gaussian moments through
     the rectifier, statistics of mean plus variance in the norm, gates at their mean map. Logits end
     as Gaussians and reach probabilities by sigma points that match mean and covariance.
 
     Raises:
-        ValueError: the network is not variational.
+        ValueError: the network is not variational, or predicts the spread of its logits.
     """
-    layers = stochastic_layers(network)
-    if not layers or not all(isinstance(layer, GaussianLayer) for layer in layers):
-        raise ValueError("variances propagate through Gaussian layers; call bayes.convert first")
-    net = cast(EncoderDecoder, network)
-    features = net.encode(image)
-    gates = list(network.get_submodule("gates").children())
-    heads = dict(network.get_submodule("heads").named_children())
-    stream: Pair = (features[-1], None)
-    pooled: list[Pair] = []
-    for depth in range(len(features)):
-        if depth > 0:
-            level = cast(Level, net.decoder.levels[depth - 1])
-            stream = _level(level, stream, features[-1 - depth])
-        maps = gates[len(features) - 1 - depth](stream[0]) if gates else None
-        if "findings" in heads:
-            pooled.append(_pool(stream, None if maps is None else maps[:, 1:]))
-        if maps is not None:
-            stream = _scale(stream, 2 * maps[:, :1])
-    voxels = findings = None
-    if "segmentation" in heads:
-        voxels = _voxels(_layer(heads["segmentation"].get_submodule("last"), stream))
-    if "findings" in heads:
+
+    coherent = False
+
+    def __init__(self, network: nn.Module) -> None:
+        layers = stochastic_layers(network)
+        if not layers or not all(isinstance(layer, GaussianLayer) for layer in layers):
+            raise ValueError(
+                "variances propagate through Gaussian layers; call bayes.convert first"
+            )
+        heads = dict(network.get_submodule("heads").named_children())
+        voxel_head = heads.get("segmentation")
+        if voxel_head is not None and getattr(voxel_head, "spread", None) is not None:
+            raise ValueError("a network that predicts the spread of its logits needs draws")
+        self.network, self.heads = network, heads
+        classes = 1 if voxel_head is None else cast(GaussianLayer, voxel_head.last).weight.shape[0]
+        self.table = torch.from_numpy(hadamard(_points(classes))[:classes].copy()).float()
+
+    def __len__(self) -> int:
+        return 2 * self.table.shape[1]
+
+    @torch.no_grad()
+    def encode(self, image: Float[Tensor, "b c *space"]) -> Encoded:
+        """Mean and deviation of all logits; then the gate maps."""
+        net = cast(EncoderDecoder, self.network)
+        features = net.encode(image)
+        gates = list(self.network.get_submodule("gates").children())
+        stream: Pair = (features[-1], None)
+        pooled: list[Pair] = []
+        attention: list[Tensor] = []
+        for depth in range(len(features)):
+            if depth > 0:
+                level = cast(Level, net.decoder.levels[depth - 1])
+                stream = _level(level, stream, features[-1 - depth])
+            maps = gates[len(features) - 1 - depth](stream[0]) if gates else None
+            if "findings" in self.heads:
+                pooled.append(_pool(stream, None if maps is None else maps[:, 1:]))
+            if maps is not None:
+                attention.insert(0, maps)
+                stream = _scale(stream, 2 * maps[:, :1])
+        return Encoded((*self._voxels(stream), *self._findings(pooled), *attention))
+
+    def decode(self, features: Encoded, t: int) -> Output:
+        mean, std, finding_mean, finding_std, *attention = features.features
+        sign = 1 - 2 * (t % 2)
+        column = sign * self.table[:, t // 2].to(mean.device).view(1, -1, *(1,) * (mean.dim() - 2))
+        return Output(
+            segmentation=mean + std * column if "segmentation" in self.heads else None,
+            findings=finding_mean + sign * finding_std if "findings" in self.heads else None,
+            attention=tuple(attention),
+        )
+
+    def probabilities(self, image: Float[Tensor, "b c *space"]) -> Iterator[Output]:
+        encoded = self.encode(image)
+        for t in range(len(self)):
+            yield to_probabilities(self.decode(encoded, t))
+
+    def _voxels(self, stream: Pair) -> tuple[Tensor, Tensor]:
+        if "segmentation" not in self.heads:
+            return stream[0], stream[0]
+        mean, variance = _layer(self.heads["segmentation"].get_submodule("last"), stream)
+        assert variance is not None
+        return mean, variance.sqrt()
+
+    def _findings(self, pooled: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        if not pooled:
+            return torch.zeros(0), torch.zeros(0)
+        head = cast(FindingsHead, self.heads["findings"])
         mean = torch.cat([m for m, _ in pooled], -1)
         variance = torch.cat([torch.zeros_like(m) if v is None else v for m, v in pooled], -1)
-        hidden = _rectify(_layer(heads["findings"].get_submodule("neck"), (mean, variance)))
-        findings = _findings(_layer(heads["findings"].get_submodule("last"), hidden))
-    return voxels, findings
+        standard = (mean - head.pooled_mean) / head.pooled_std, variance / head.pooled_std.square()
+        of_all, spread = _layer(head.last, _rectify(_layer(head.neck, standard)))
+        assert spread is not None
+        return of_all.diagonal(dim1=1, dim2=2), spread.diagonal(dim1=1, dim2=2).sqrt()
+
+
+def _points(classes: int) -> int:
+    return 1 << max(1, (classes - 1).bit_length())
 
 
 def rectified_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,21 +132,6 @@ def rectified_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     new_mean = SLOPE * mean + (1 - SLOPE) * first_above
     new_second = SLOPE**2 * second + (1 - SLOPE**2) * second_above
     return new_mean, (new_second - new_mean.square()).clamp_min(0)
-
-
-def sigma_points(
-    mean: Float[Tensor, "b c *space"], variance: Float[Tensor, "b c *space"]
-) -> Iterator[Tensor]:
-    """``mean +- std h`` over Hadamard columns h: the same mean and covariance, all at one sigma."""
-    std = variance.sqrt()
-    classes = mean.shape[1]
-    shape = (1, classes, *(1,) * (mean.dim() - 2))
-    size = 1 << max(1, (classes - 1).bit_length())
-    table = torch.from_numpy(hadamard(size)[:classes].copy()).to(mean)
-    for column in table.T:
-        step = std * column.view(shape)
-        yield mean + step
-        yield mean - step
 
 
 def _level(level: Level, coarse: Pair, skip: Tensor) -> Pair:
@@ -162,25 +196,6 @@ def _pool(x: Pair, maps: Tensor | None) -> Pair:
     if x[1] is None:
         return mean, None
     return mean, torch.bmm(weight, x[1].flatten(2).sqrt().transpose(1, 2)).square()
-
-
-def _voxels(logits: Pair) -> Uncertainty:
-    moments = Moments("categorical")
-    mean, variance = logits
-    assert variance is not None
-    for point in sigma_points(mean, variance):
-        moments.update(point.softmax(1))
-    return moments.uncertainty()
-
-
-def _findings(logits: Pair) -> Uncertainty:
-    mean, variance = logits
-    assert variance is not None
-    mean, variance = (x.diagonal(dim1=1, dim2=2) for x in (mean, variance))
-    moments = Moments("bernoulli")
-    for sign in (1, -1):
-        moments.update((mean + sign * variance.sqrt()).sigmoid())
-    return moments.uncertainty()
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -59,22 +59,19 @@ def negative_log_likelihood(
     *,
     samples: int,
     generator: torch.Generator,
-) -> Float[Tensor, ""]:
-    """Monte Carlo likelihood in nats per labelled voxel, the loss that trains the spread.
+) -> Float[Tensor, " b"]:
+    """Monte Carlo likelihood of each image in nats per labelled voxel: trains the spread.
 
     Per voxel ``-log mean_s p_s(y)`` without factors; with them the voxels of an image are judged
-    together, ``-log mean_s prod_v p_s(y_v)``. Voxels labelled ``IGNORE`` do not count.
-
-    Raises:
-        ValueError: no voxel is labelled.
+    together, ``-log mean_s prod_v p_s(y_v)``. Voxels labelled ``IGNORE`` do not count; an image of
+    ignored voxels alone has 0.
     """
     known = labels != IGNORE
-    if not bool(known.any()):
-        raise ValueError("no labelled voxel to judge")
     logits = logit_samples(mean, spread, samples=samples, generator=generator)
     target = labels.clamp_min(0)[None, :, None].expand(samples, *(-1,) * (labels.dim() + 1))
     log_p = logits.log_softmax(2).gather(2, target)[:, :, 0] * known
     if spread.shape[1] > mean.shape[1]:
         log_p = log_p.flatten(2).sum(-1)
     # A hidden voxel's log p is 0 in every sample: log(samples) - logsumexp = 0, nothing is added.
-    return (math.log(samples) - log_p.logsumexp(0)).sum() / known.sum()
+    loss = math.log(samples) - log_p.logsumexp(0)
+    return loss.reshape(len(loss), -1).sum(1) / known.flatten(1).sum(1).clamp(min=1)

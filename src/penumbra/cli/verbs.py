@@ -189,29 +189,6 @@ def evaluate(
 
 
 @app.command()
-def predict(
-    run: Run,
-    scan: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SCAN...", help="NIfTI, PNG or JPEG, DICOM or case folder; one or several."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the maps go.")] = Path("pred"),
-    draws: Annotated[
-        int | None, typer.Option(min=1, help="Posterior draws.  [default: the run's]")
-    ] = None,
-) -> None:
-    """Predict scans: segmentation or findings, uncertainty in the scan's own space, and triage."""
-    for each in scan:
-        existing(each)
-    writable(out)
-    from penumbra.inference.scan import predict_scans
-
-    done(predict_scans(run, scan, out, draws=draws), f"penumbra view {out}")
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Run folder.")] = Path("runs/demo"),
     modality: Annotated[Literal["mri", "ct", "xray"], typer.Option(help="Which phantom.")] = "mri",

@@ -1,6 +1,6 @@
 """Every setting of a run: one validated model per stage; a field's description is its help."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from penumbra.types import Modality
 
 Size = Literal["tiny", "small", "full"]
+Draws = Annotated[int, Field(ge=1)] | Literal["auto", "propagate"]
+"""How many posterior draws; as many as the maps need; or variances passed through in one go."""
 
 
 class Section(BaseModel):
@@ -35,6 +37,9 @@ class Data(Section):
     fraction: float = Field(1.0, gt=0, le=1, description="share of labelled training patients used")
     split_seed: int | None = Field(
         None, ge=0, description="seed of the split by patient; none: the run's own seed"
+    )
+    holdout_site: str | None = Field(
+        None, description="this site's patients become the test part, no others; all else trains"
     )
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
@@ -72,7 +77,17 @@ class Model(Section):
 
 
 class Bayes(Section):
-    posterior: Literal["variational", "dropout", "none"] = "variational"
+    posterior: Literal["variational", "dropout", "laplace", "none"] = Field(
+        "variational", description="over decoder and heads; laplace: over the last layers, post hoc"
+    )
+    scope: Literal["decoder", "light", "heads"] = Field(
+        "decoder", description="light: skip convolutions stay fixed; heads: all of the decoder does"
+    )
+    spread_rank: int | None = Field(
+        None,
+        ge=0,
+        description="predict the spread of the class logits: 0 per voxel, r with r shared factors",
+    )
     warm_start: float = Field(
         0.75,
         ge=0,
@@ -81,12 +96,15 @@ class Bayes(Section):
     )
     sigma0: float = Field(0.3, gt=0, description="initial posterior std over |weight|")
     rho_lr_factor: float = Field(10.0, gt=0, description="learning rate of rho over that of mu")
-    kl: float = Field(1.0, ge=0, description="lambda_KL, the temperature")
+    kl: float = Field(1.0, ge=0, description="lambda_KL while training; temper corrects it")
     estimator: Literal["weights", "local", "flipout"] = Field(
         "weights", description="reparameterisation used while training"
     )
     dropout: float = Field(0.2, gt=0, lt=1, description="rate, for the MC-dropout posterior")
-    draws: int = Field(8, ge=1, description="posterior draws at prediction")
+    temper: tuple[float, ...] = Field(
+        (0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
+        description="widths of the posterior tried on validation patients; none: as trained",
+    )
 
 
 class Adversarial(Section):
@@ -96,6 +114,9 @@ class Adversarial(Section):
     steps: int = Field(1, ge=1, description="1: FGSM with random start; more: PGD")
     norm: Literal["linf", "l2"] = "linf"
     every: int = Field(1, ge=1, description="apply the term every n-th step")
+    share: float = Field(
+        0.4, gt=0, le=1, description="share of every batch that is attacked; 0.4 costs under 2x"
+    )
     start: float = Field(0.5, ge=0, le=1, description="share of the run before the term's ramp")
     gamma: float = Field(1.0, ge=0, description="exponent of the uncertainty weight; 0: unweighted")
     clip: float = Field(3.0, ge=1, description="weights stay within 1/clip..clip")
@@ -127,6 +148,9 @@ class Train(Section):
     dice: float = Field(0.5, ge=0, description="w_d, weight of the Dice loss beside cross-entropy")
     clip_norm: float = Field(5.0, gt=0)
     augment: float = Field(0.5, ge=0, le=1, description="probability of each augmentation family")
+    held_out: tuple[str, ...] = Field(
+        (), description="families of views that no training image shows; the shift suite does"
+    )
     drop_channel: float = Field(
         0.0, ge=0, lt=1, description="probability that a channel is withheld, as if not acquired"
     )
@@ -138,7 +162,12 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    draws: int = Field(8, ge=1)
+    draws: Draws = Field(
+        8, description="posterior draws; auto: as many as the maps need; propagate: no draws"
+    )
+    windows: Literal["blend", "tile"] = Field(
+        "blend", description="volumes in overlapping patches, or in larger tiles seen once"
+    )
     bins: int = Field(15, ge=2)
     attack_eps: tuple[float, ...] = Field((1 / 255, 4 / 255), description="display-range units")
     attack_steps: int = Field(10, ge=1)
@@ -146,6 +175,11 @@ class Evaluate(Section):
     severities: tuple[int, ...] = (1, 3, 5)
     bootstrap: int = Field(2000, ge=100)
     error_target: float = Field(0.05, gt=0, lt=1, description="y of 'keep errors under y'")
+
+    @property
+    def fixed_draws(self) -> int:
+        """Draws where their number cannot adapt: attacks and explanations."""
+        return self.draws if isinstance(self.draws, int) else 8
 
 
 class Config(Section):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +12,33 @@ import numpy as np
 from penumbra.data import tables
 from penumbra.data.cohort import refuse_doubles
 from penumbra.errors import DataError
+from penumbra.files import write_text
 from penumbra.types import Cohort, Part
 
 
-def draw(cohort: Cohort, *, seed: int, val: float = 0.15, test: float = 0.25) -> Cohort:
+def draw(
+    cohort: Cohort,
+    *,
+    seed: int,
+    val: float = 0.15,
+    test: float = 0.25,
+    holdout_site: str | None = None,
+) -> Cohort:
     """Every case in a part, all cases of a patient in the same one.
 
     Given parts are kept. Patients without one are drawn at random; when every patient has one but
     validation or test is missing, it is drawn from the training patients. Shares are of all
     patients, and a drawn part has at least one.
 
+    Args:
+        holdout_site: this site's patients are the test part, and no others (``leave_out``).
+
     Raises:
-        DataError: a patient is in two parts already, or there are fewer than three patients.
+        DataError: a patient is in two parts already, there are fewer than three patients, or no
+            case names the site to hold out.
     """
+    if holdout_site is not None:
+        cohort = leave_out(cohort, holdout_site)
     refuse_doubles(cohort, source=Path(cohort.name))
     parts: dict[str, Part | None] = {}
     for case in cohort.cases:
@@ -40,8 +53,10 @@ def draw(cohort: Cohort, *, seed: int, val: float = 0.15, test: float = 0.25) ->
     pool = free or sorted(p for p, part in parts.items() if part == "train")
     order = [pool[k] for k in np.random.default_rng((seed, 1)).permutation(len(pool))]
     drawn: dict[str, Part] = dict.fromkeys(free, "train")
-    shares: tuple[tuple[Part, float], ...] = (("test", test), ("val", val))
-    for part, share in shares:
+    shares: dict[Part, float] = {"test": test, "val": val}
+    if holdout_site is not None:
+        del shares["test"]
+    for part, share in shares.items():
         have = taken.count(part)
         if not free and have:
             continue
@@ -50,6 +65,31 @@ def draw(cohort: Cohort, *, seed: int, val: float = 0.15, test: float = 0.25) ->
             drawn[order.pop()] = part
     final = {p: drawn.get(p) or part for p, part in parts.items()}
     return replace(cohort, cases=tuple(replace(c, part=final[c.patient]) for c in cohort.cases))
+
+
+def leave_out(cohort: Cohort, site: str) -> Cohort:
+    """One site's patients as the test part; the other sites train, their test patients too.
+
+    Who was seen at the site is its patient. Cases that name no site could come from it, so they
+    are left out altogether, as are cases that the site's patients have elsewhere.
+
+    Raises:
+        DataError: no case names the site, or no case names another.
+    """
+    sites = sorted({case.site for case in cohort.cases if case.site})
+    if site not in sites or len(sites) < 2:
+        raise DataError(
+            f"{cohort.name}: cannot hold out the site '{site}'; two sites or more are needed, and "
+            f"these are named: {', '.join(sites) or 'none'}"
+        )
+    theirs = {case.patient for case in cohort.cases if case.site == site}
+    cases = []
+    for case in cohort.cases:
+        if case.site == site:
+            cases.append(replace(case, part="test"))
+        elif case.site and case.patient not in theirs:
+            cases.append(replace(case, part="train" if case.part == "test" else case.part))
+    return replace(cohort, cases=tuple(cases))
 
 
 def fraction(
@@ -91,9 +131,7 @@ def write(cohort: Cohort, path: Path) -> str:
             for part in ("train", "val", "test")
         },
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(tree, indent=1))
-    temporary.replace(path)
+    write_text(path, json.dumps(tree, indent=1))
     return str(tree["hash"])
 
 

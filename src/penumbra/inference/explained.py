@@ -55,7 +55,8 @@ def explain_scan(
     model = trained.load(run)
     prepared = prepare(case_of(scan, model.task), model.task, model.config.data)
     generator = torch.Generator().manual_seed(model.config.seed)
-    posterior = bank(model.network, draws=draws or model.config.evaluate.draws, generator=generator)
+    count = draws or model.config.evaluate.fixed_draws
+    posterior = bank(model.network, draws=count, generator=generator)
     with progress.bar("explain", 1) as advance:
         found = explain_case(model, posterior, prepared, methods=methods)
         advance(prepared.id)

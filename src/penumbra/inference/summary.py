@@ -10,10 +10,9 @@ from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.selective import aggregate
 from penumbra.inference.decision import Decision, Signs, decide
 from penumbra.inference.maps import CaseMaps
+from penumbra.inference.promises import LEVEL, finding_set, volume_interval
 from penumbra.inference.records import NOTE, SCHEMA
 from penumbra.trained import Trained
-
-CREDIBLE = 0.9
 
 
 def summarize(
@@ -31,7 +30,7 @@ def summarize(
         "case": case.id,
         "decision": _decision(decision),
         **({"findings": _findings(maps, model)} if maps.findings is not None else {}),
-        **(_segmentation(maps, signs) if labels is not None else {}),
+        **(_segmentation(maps, signs, model) if labels is not None else {}),
         "missing_channels": list(case.missing),
         "notes": list(case.notes),
         "task": {
@@ -45,7 +44,7 @@ def summarize(
     }
 
 
-def credible(draws: Float[np.ndarray, " t"], *, level: float = CREDIBLE) -> dict[str, float]:
+def credible(draws: Float[np.ndarray, " t"], *, level: float = LEVEL) -> dict[str, float]:
     """Mean of a quantity over posterior draws and its central ``level`` credible interval.
 
     With T draws the interval cannot resolve tails beyond 1/T; T stands beside it as ``draws``.
@@ -64,12 +63,22 @@ def credible(draws: Float[np.ndarray, " t"], *, level: float = CREDIBLE) -> dict
     }
 
 
-def _segmentation(maps: CaseMaps, signs: Signs) -> dict[str, Any]:
+def _segmentation(maps: CaseMaps, signs: Signs, model: Trained) -> dict[str, Any]:
     return {
-        "volumes_ml": {name: credible(draws) for name, draws in maps.draw_volumes_ml.items()},
+        "volumes_ml": {
+            name: credible(draws) | _promised(draws, name, model)
+            for name, draws in maps.draw_volumes_ml.items()
+        },
         "uncertainty": signs.uncertainty,
         "disagreement_between_draws": maps.disagreement,
     }
+
+
+def _promised(draws: Float[np.ndarray, " t"], region: str, model: Trained) -> dict[str, Any]:
+    found = volume_interval(draws, region, model.calibration)
+    if found is None:
+        return {}
+    return {"conformal": {"low": found[0], "high": found[1], "level": LEVEL}}
 
 
 def _findings(maps: CaseMaps, model: Trained) -> Mapping[str, Any]:
@@ -81,6 +90,7 @@ def _findings(maps: CaseMaps, model: Trained) -> Mapping[str, Any]:
             "present": bool(probability[k] >= model.calibration.thresholds.get(name, 0.5)),
             "epistemic": float(maps.findings.epistemic[k]),
             "aleatoric": float(maps.findings.aleatoric[k]),
+            "not_excluded": finding_set(float(probability[k]), name, model.calibration),
         }
         for k, name in enumerate(model.task.findings)
     }

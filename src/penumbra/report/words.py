@@ -44,7 +44,16 @@ _FAMILIES: dict[Family, tuple[str, ...]] = {
     "amount": ("uncertainty/",),
     "localization": ("attention/", "pointing", "localiz", "centroid", "insertion", "deletion"),
     "robustness": ("probe_", "attack", "shift", "fgsm", "pgd", "robust", "degradation"),
-    "calibration": ("ece", "brier", "nll", "calibration", "temperature", "conformal"),
+    "calibration": (
+        "ece",
+        "brier",
+        "nll",
+        "calibration",
+        "temperature",
+        "coverage/",
+        "_set",
+        "width_ml/",
+    ),
     "uncertainty": ("aurc", "risk", "error_auroc", "spearman", "ood", "audit", "review"),
 }
 _LOWER = ("ece", "brier", "nll", "aurc", "risk", "hd95", "assd", "centroid", "degradation")

@@ -48,13 +48,21 @@ def require(gates: Sequence[Gate]) -> None:
         )
 
 
+Failure = Callable[[Tensor], Tensor]
+"""Images -> how far each is from a right answer, 0..1, in the task's own measure: lost Dice of the
+labelled structures, pairs of findings in the wrong order. A share of voxels would not do: it is
+small wherever the background is large."""
+
+
 def masking_gates(
     objective: Objective,
-    wrong: Callable[[Tensor], Tensor],
+    failure: Failure,
     around: Ball,
     *,
     steps: int,
     generator: torch.Generator,
+    destroyer: Objective | None = None,
+    fresh: Failure | None = None,
 ) -> list[Gate]:
     """Every gate of METHOD 5 on one batch, about ``20 * steps`` passes.
 
@@ -62,8 +70,10 @@ def masking_gates(
 
     Args:
         objective: the attacker's loss per image.
-        wrong: images -> share of each image that is answered wrongly, 0..1; draws anew on each
-            call where the model is stochastic.
+        destroyer: the loss that is attacked at a huge eps; where a small structure is judged, one
+            in which it counts as much as the background.
+        fresh: ``failure`` of the same model with other draws; by default ``failure`` again, which
+            says something only where every call draws anew.
     """
     runs = {
         "clean": around.image,
@@ -84,8 +94,8 @@ def masking_gates(
         _ordered("iterated beats one step", loss["fgsm"], white.value, slack),
         _ordered("gradients beat random noise", loss["noise"], white.value, slack),
         _ordered("white box beats black box", loss["square"], white.value, slack),
-        _destroyed(objective, wrong, around, steps=2 * steps),
-        _fresh(wrong, white.image),
+        _destroyed(destroyer or objective, failure, around, steps=2 * steps),
+        _fresh(failure, fresh or failure, around.image, white.image),
     ]
     return gates
 
@@ -110,21 +120,23 @@ def _promise(objective: Objective, around: Ball) -> Gate:
     return Gate("the gradient tells the truth", 0.5 <= ratio <= 2.0, f"gain {ratio:.2f} x promised")
 
 
-def _destroyed(
-    objective: Objective, wrong: Callable[[Tensor], Tensor], around: Ball, *, steps: int
-) -> Gate:
+def _destroyed(objective: Objective, failure: Failure, around: Ball, *, steps: int) -> Gate:
+    """Nothing is left of the prediction when every voxel may take any value."""
     huge = ball(around.image, eps=1.0, norm="linf", valid=_valid(around))
-    before = float(wrong(around.image).mean())
-    after = float(wrong(pgd(objective, huge, steps=steps, generator=None, step=0.2)).mean())
+    before = float(failure(around.image).mean())
+    after = float(failure(pgd(objective, huge, steps=steps, generator=None, step=0.2)).mean())
     halfway = before + 0.5 * (1 - before)
-    detail = f"{after:.2f} wrong at eps = 1 (clean {before:.2f}, needed {halfway:.2f})"
+    detail = f"{after:.2f} lost at eps = 1 (clean {before:.2f}, needed {halfway:.2f})"
     return Gate("a huge eps destroys the model", after >= halfway, detail)
 
 
-def _fresh(wrong: Callable[[Tensor], Tensor], attacked: Tensor) -> Gate:
-    first, again = float(wrong(attacked).mean()), float(wrong(attacked).mean())
-    detail = f"wrong share {first:.3f}, with fresh draws {again:.3f}"
-    return Gate("fresh draws change nothing", abs(first - again) <= 0.02, detail)
+def _fresh(failure: Failure, fresh: Failure, clean: Tensor, attacked: Tensor) -> Gate:
+    """The damage does not hang on the draws that the attacker saw: a tenth may come or go."""
+    before, first = float(failure(clean).mean()), float(failure(attacked).mean())
+    again = float(fresh(attacked).mean())
+    allowed = 0.02 + 0.1 * abs(first - before)
+    detail = f"{first:.3f} lost, with fresh draws {again:.3f} (clean {before:.3f})"
+    return Gate("fresh draws change nothing", abs(first - again) <= allowed, detail)
 
 
 def _ordered(

@@ -1,4 +1,4 @@
-"""Every attack of a plan on one case: what each makes of it, and the worst per image."""
+"""Every attack of a plan on one batch: what each makes of it, and the worst per image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +12,25 @@ from penumbra.robust.autopgd import apgd
 from penumbra.robust.ball import Ball, Norm
 from penumbra.robust.blackbox import square
 from penumbra.robust.objective import Objective, Predict, Weighting, cross_entropy, label_loss
+from penumbra.robust.stochastic import expectation
+from penumbra.robust.uncertainty import Draws, uncertainty_loss
 from penumbra.types import IGNORE
 
-Method = Literal["noise", "fgsm", "pgd", "pgd-balanced", "pgd-cosine", "apgd", "square", "transfer"]
+Method = Literal[
+    "noise",
+    "fgsm",
+    "pgd",
+    "pgd-20",
+    "pgd-100",
+    "pgd-balanced",
+    "pgd-cosine",
+    "apgd",
+    "square",
+    "transfer",
+    "hide",
+    "raise",
+]
+"""``hide`` and ``raise`` attack the epistemic uncertainty and keep the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +40,8 @@ class Ladder:
     Attributes:
         steps: of each gradient attack; APGD gets twice, Square ten times as many.
         restarts: starts of PGD and of the transfer attack; the first is the image itself.
+        samples: calls behind each gradient (expectation over transformation), for a predict
+            function that draws anew on every call; a bank of fixed draws needs one.
         chunk: images attacked at once.
     """
 
@@ -31,11 +49,12 @@ class Ladder:
     norm: Norm = "linf"
     steps: int = 10
     restarts: int = 1
+    samples: int = 1
     chunk: int = 16
 
 
 def climb(
-    predict: Predict,
+    draws: Draws,
     around: Ball,
     labels: Tensor,
     *,
@@ -43,42 +62,55 @@ def climb(
     surrogate: Predict | None = None,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """The probabilities of one batch under each method, and under ``worst``.
+    """The images that each method makes of one batch, and ``worst``.
 
     ``worst`` takes, per image, the most damaging of all methods and of the clean image (an
-    attacker may also do nothing). ``transfer`` attacks ``surrogate`` and is scored on ``predict``.
+    attacker may also do nothing). ``transfer`` attacks ``surrogate`` and is judged on ``draws``.
 
     Raises:
         ValueError: ``transfer`` without a surrogate.
     """
     if "transfer" in ladder.methods and surrogate is None:
         raise ValueError("the transfer attack needs a surrogate model's predict function")
-    best = _answer(predict, around.image, labels)
-    answers = {}
+
+    def judged(image: Tensor) -> Attacked:
+        with torch.no_grad():
+            return Attacked(image, damage(draws(image).mean(0), labels))
+
+    best, images = judged(around.image), {}
     for method in ladder.methods:
-        attacked_model = surrogate if method == "transfer" and surrogate else predict
-        made = run_attack(method, attacked_model, labels, around, ladder, generator)
-        answer = worst(_answer(predict, image, labels) for image in made)
-        answers[method] = answer.image
-        best = worst([best, answer])
-    return answers | {"worst": best.image}
+        model = surrogate if method == "transfer" and surrogate else mean_of(draws)
+        match method:
+            case "hide" | "raise":
+                made = iter([_unsure(draws, around, method, ladder, generator)])
+            case _:
+                made = run_attack(method, model, labels, around, ladder, generator)
+        strongest = worst(judged(image) for image in made)
+        images[method] = strongest.image
+        best = worst([best, strongest])
+    return images | {"worst": best.image}
 
 
-def _answer(predict: Predict, image: Tensor, labels: Tensor) -> Attacked:
-    """Probabilities with their damage, so that ``worst`` chooses among answers."""
-    with torch.no_grad():
-        probability = predict(image)
-    return Attacked(probability, damage(probability, labels))
+def mean_of(draws: Draws) -> Predict:
+    """The averaged prediction, which is what a reader sees and an attacker attacks."""
+    return lambda image: draws(image).mean(0)
 
 
 def damage(probability: Tensor, labels: Tensor) -> Tensor:
     """How wrong each image is answered ``[b]``: what the worst case is chosen by.
 
-    Segmentation: the share of wrong voxels plus the mean of 1 - Dice over the foreground classes
-    that the image's reference holds; findings: the cross-entropy.
+    Segmentation: the share of wrong voxels plus ``lost_dice``; findings: the cross-entropy.
     """
     if labels.is_floating_point():
         return cross_entropy(probability, labels)
+    return wrong_share(probability, labels) + lost_dice(probability, labels)
+
+
+def lost_dice(probability: Tensor, labels: Tensor) -> Tensor:
+    """Mean of 1 - Dice over the foreground classes that each image's reference holds ``[b]``.
+
+    0 where the reference holds none.
+    """
     counted = (labels != IGNORE).flatten(1)
     chosen, reference = probability.argmax(1).flatten(1), labels.flatten(1)
     lost, present = torch.zeros(2, len(labels), device=labels.device)
@@ -87,7 +119,7 @@ def damage(probability: Tensor, labels: Tensor) -> Tensor:
         dice = 2 * (predicted & real).sum(1) / (predicted.sum(1) + real.sum(1)).clamp(min=1)
         lost = lost + (1 - dice) * real.any(1)
         present = present + real.any(1)
-    return wrong_share(probability, labels) + lost / present.clamp(min=1)
+    return lost / present.clamp(min=1)
 
 
 def wrong_share(probability: Tensor, labels: Tensor) -> Tensor:
@@ -113,20 +145,22 @@ def run_attack(
     ladder: Ladder,
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
-    """The images that one method makes, one per restart."""
+    """The images that one attack on the labels makes, one per restart."""
 
     def objective(weighting: Weighting = "plain") -> Objective:
-        return label_loss(predict, labels, weighting=weighting)
+        loss = label_loss(predict, labels, weighting=weighting)
+        return expectation(loss, samples=ladder.samples) if ladder.samples > 1 else loss
 
     match method:
         case "noise":
             yield noise(objective(), around, steps=4, generator=generator)
         case "fgsm":
             yield fgsm(objective(), around, generator=None)
-        case "pgd" | "transfer":
+        case "pgd" | "pgd-20" | "pgd-100" | "transfer":
+            steps = {"pgd-20": 20, "pgd-100": 100}.get(method, ladder.steps)
             for start in range(ladder.restarts):
                 chance = generator if start else None
-                yield pgd(objective(), around, steps=ladder.steps, generator=chance)
+                yield pgd(objective(), around, steps=steps, generator=chance)
         case "pgd-balanced":
             yield pgd(objective("balanced"), around, steps=ladder.steps, generator=generator)
         case "pgd-cosine":
@@ -136,3 +170,25 @@ def run_attack(
             yield apgd(objective(), around, steps=2 * ladder.steps, generator=generator)
         case "square":
             yield square(objective(), around, steps=10 * ladder.steps, generator=generator)
+        case _:
+            raise ValueError(f"{method} attacks the uncertainty, not the labels")
+
+
+def _unsure(
+    draws: Draws,
+    around: Ball,
+    direction: Literal["hide", "raise"],
+    ladder: Ladder,
+    generator: torch.Generator,
+) -> Tensor:
+    """The image under an attack on the epistemic uncertainty that keeps the clean labels."""
+
+    def per_class(image: Tensor) -> Tensor:
+        p = draws(image)
+        return p if image.ndim + 1 == p.ndim else torch.stack([1 - p, p], 2)
+
+    with torch.no_grad():
+        kept = per_class(around.image).mean(0).argmax(1)
+    valid = around.mask[:, 0] > 0 if kept.ndim == around.image.ndim - 1 else None
+    objective = uncertainty_loss(per_class, kept, direction=direction, valid=valid)
+    return pgd(objective, around, steps=ladder.steps, generator=generator)

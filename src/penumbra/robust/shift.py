@@ -1,7 +1,7 @@
 """Graded acquisition shifts: what five severities of each family cost, seen and held out."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,28 +96,3 @@ def degradation(clean: float, scores: Mapping[Shift, float]) -> Degradation:
     where = min(scores, key=lambda cell: scores[cell])
     relative = average / clean if clean else math.nan
     return Degradation(clean - average, relative, scores[where], where)
-
-
-def leave_one_site_out(
-    sites: Sequence[str | None], *, smallest: int = 1
-) -> Iterator[tuple[str, list[int], list[int]]]:
-    """For each site: its name, the cases of all other sites, its own cases.
-
-    Cases without a site are left out of both sides; sites with fewer than ``smallest`` cases are
-    never held out, but train.
-
-    Raises:
-        ValueError: fewer than two sites are named.
-
-    Example:
-        >>> list(leave_one_site_out(["a", "b", "a", None]))
-        [('a', [1], [0, 2]), ('b', [0, 2], [1])]
-    """
-    named = sorted({site for site in sites if site is not None})
-    if len(named) < 2:
-        raise ValueError(f"leaving one site out needs two sites or more, got {named}")
-    for held_out in named:
-        inside = [i for i, site in enumerate(sites) if site == held_out]
-        outside = [i for i, site in enumerate(sites) if site not in (held_out, None)]
-        if len(inside) >= smallest:
-            yield held_out, outside, inside

@@ -53,6 +53,11 @@ ARMS: dict[str, Arm] = {
             "pre-trained, dropout at prediction",
             {**_BARE, "bayes.posterior": "dropout"},
         ),
+        Arm(
+            "variational",
+            "pre-trained, variational, the task's loss alone",
+            {key: v for key, v in _BARE.items() if key != "bayes.posterior"},
+        ),
         Arm("seed-ensemble", "all supervised seeds together", _BARE, False, "supervised"),
         Arm(
             "adversarial",

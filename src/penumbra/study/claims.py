@@ -120,8 +120,8 @@ def _robustness(found: Sequence[Group], samples: int) -> list[Comparison]:
         return []
     column = task_measure(found).column
     hard = [p for p in ours.rows[0]["probes"] if p["kind"] != "clean"]
-    order = {"pgd": 0, "fgsm": 1}
-    hard.sort(key=lambda p: (p["kind"] != "attack", order.get(p["name"], 2), -p["level"]))
+    order = {"worst": 0, "pgd": 1, "fgsm": 2}
+    hard.sort(key=lambda p: (p["kind"] != "attack", order.get(p["name"], 3), -p["level"]))
     return [
         comparison
         for p in hard

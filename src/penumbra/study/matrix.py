@@ -5,24 +5,20 @@ cells (a seed ensemble) come last. A cell that crashes is tried once more and th
 others go on.
 """
 
-import importlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from penumbra import jobs as elsewhere
 from penumbra import progress
 from penumbra.config import Config, load
-from penumbra.errors import ConfigError, Stopped
+from penumbra.errors import ConfigError
 from penumbra.files import locked, write_text
+from penumbra.jobs import On
 from penumbra.study.arms import ARMS, Arm
 from penumbra.study.cell import Cell, Pretraining, members, run_cell
 from penumbra.study.rows import read_row
 
-On = Literal["serial", "processes", "ray"]
 Job = Cell | Pretraining
 Work = Callable[[Job], None]
 ATTEMPTS = 2
@@ -141,7 +137,7 @@ def run_wave(
     last: dict[str, str] = {}
     for attempt in range(1, ATTEMPTS + 1):
         failed = []
-        for job, message in _everywhere(left, work, on, workers):
+        for job, message in elsewhere.run(left, work, on=on, workers=workers):
             if message is None:
                 progress.console.print(f"{job.name}: done")
                 continue
@@ -178,69 +174,3 @@ def _waits_for(job: Job) -> set[str]:
     if job.pretraining:
         needed.append(job.pretraining)
     return {each.name for each in needed}
-
-
-def _everywhere(
-    jobs: Sequence[Job], work: Work, on: On, workers: int
-) -> Iterator[tuple[Job, str | None]]:
-    match on:
-        case "serial":
-            for job in jobs:
-                yield job, _attempt(work, job)
-        case "processes":
-            yield from _in_processes(jobs, work, workers)
-        case "ray":
-            yield from _on_ray(jobs, work)
-
-
-def _attempt(work: Work, job: Job) -> str | None:
-    """None when the job finished, else what it said; an interruption is the user's and passes."""
-    try:
-        work(job)
-    except Stopped:
-        raise
-    except Exception as error:  # a cell may fail in any way; it is reported and tried again
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _in_processes(
-    jobs: Sequence[Job], work: Work, workers: int
-) -> Iterator[tuple[Job, str | None]]:
-    """Each job in its own process, so that one that is killed takes no other with it."""
-    context = multiprocessing.get_context("spawn")
-    queue = list(jobs)
-    running: dict[Future[str | None], Job] = {}
-    pools: dict[object, ProcessPoolExecutor] = {}
-    while queue or running:
-        while queue and len(running) < workers:
-            job = queue.pop(0)
-            pool = ProcessPoolExecutor(1, mp_context=context)
-            future = pool.submit(_attempt, work, job)
-            running[future], pools[future] = job, pool
-        future = next(as_completed(running))
-        job = running.pop(future)
-        error = future.exception()
-        pools.pop(future).shutdown()
-        if isinstance(error, Stopped):
-            raise error
-        yield job, future.result() if error is None else f"its process ended: {error}"
-
-
-def _on_ray(jobs: Iterable[Job], work: Work) -> Iterator[tuple[Job, str | None]]:
-    """The same on a Ray cluster that shares the study's folder and the cohort's."""
-    try:
-        ray = importlib.import_module("ray")
-    except ImportError:
-        raise ConfigError('--on ray needs Ray: pip install "penumbra-imaging[ray]"') from None
-    if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS"))
-    remote = ray.remote(max_retries=0)(_attempt)
-    pending = {remote.remote(work, job): job for job in jobs}
-    while pending:
-        (ready,), _ = ray.wait(list(pending), num_returns=1)
-        job = pending.pop(ready)
-        try:
-            yield job, ray.get(ready)
-        except ray.exceptions.RayError as error:
-            yield job, f"{type(error).__name__}: {error}"

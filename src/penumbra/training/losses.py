@@ -8,21 +8,36 @@ from jaxtyping import Float, Int
 from monai.losses import MaskedDiceLoss
 from torch import Tensor
 
+from penumbra.bayes.bank import INNER
+from penumbra.bayes.spread import negative_log_likelihood
 from penumbra.types import IGNORE
 
 
 def segmentation_loss(
-    logits: Float[Tensor, "b c *space"], labels: Int[Tensor, "b *space"], *, dice: float
+    logits: Float[Tensor, "b c *space"],
+    labels: Int[Tensor, "b *space"],
+    *,
+    dice: float,
+    spread: Float[Tensor, "b k *space"] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Float[Tensor, " b"]:
     """Cross-entropy plus ``dice`` times the soft Dice loss, for each image by itself.
 
-    Voxels labelled ``IGNORE`` count in neither; an image of ignored voxels alone has loss 0.
+    With a predicted ``spread`` of the logits the cross-entropy is the likelihood of their mixture
+    (``bayes.spread``), sampled with ``generator``. Voxels labelled ``IGNORE`` count in no term; an
+    image of ignored voxels alone has loss 0.
     """
     logits = logits.float()
     known = labels != IGNORE
-    voxels = known.flatten(1).sum(1).clamp(min=1)
-    entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    loss = entropy.flatten(1).sum(1) / voxels
+    if spread is None:
+        voxels = known.flatten(1).sum(1).clamp(min=1)
+        entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+        loss = entropy.flatten(1).sum(1) / voxels
+    else:
+        assert generator is not None
+        loss = negative_log_likelihood(
+            logits, spread.float(), labels, samples=INNER, generator=generator
+        )
     if dice:
         loss = loss + dice * _dice_loss(logits.softmax(1), labels, known)
     return loss

@@ -45,6 +45,7 @@ class Pretraining:
                 spacing_mm=self.spacing_mm,
                 labels=None,
                 kind=config.pretrain.views,
+                held_out=config.train.held_out,
             )
             window = config.data.window_hu
             a, b = (to_display(v.image, modality=config.modality, window_hu=window) for v in views)

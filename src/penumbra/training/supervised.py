@@ -2,8 +2,8 @@
 
     L_total = L_task + lambda_KL KL / (N V) + lambda_adv L_adv + L_att + L_clinical + L_anatomy
 
-Ramp: task and KL first, then the adversarial term, then attention. Every term is logged, and now
-and then its share of the gradient.
+Ramp: task and KL, then the adversarial term, then attention. Every term and, now and then, its
+share of the gradient is logged.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from penumbra.training.loader import Batch
 from penumbra.training.losses import findings_loss, segmentation_loss
 from penumbra.training.precision import autocast
 from penumbra.training.schedule import Ramp
+from penumbra.training.withhold import withhold
 from penumbra.types import Output
 
 Parts = dict[str, Tensor]
@@ -72,9 +73,13 @@ class Supervised:
         return groups
 
     def prepare(self, step: int) -> bool:
-        """Convert the decoder and heads once the deterministic warm start is over."""
+        """Convert the decoder and heads once the deterministic warm start is over.
+
+        A Laplace posterior is fitted around the trained weights: its warm start is all there is.
+        """
         settings = self.config.bayes
-        warm = step < settings.warm_start * self.config.train.steps
+        share = 1.0 if settings.posterior == "laplace" else settings.warm_start
+        warm = step < share * self.config.train.steps
         if self.converted or warm or settings.posterior == "none":
             return False
         convert(self.module, self.config)
@@ -103,7 +108,7 @@ class Supervised:
         ):
             features = network.encode(image)
             output = network.decode(features)
-            clean = self._task(output, batch)
+            clean = self._task(output, batch, generator)
             terms = {"task": clean.mean()}
             if self.converted and self.config.bayes.posterior == "variational":
                 terms["kl"] = self._kl(progress)
@@ -128,6 +133,7 @@ class Supervised:
             generator=generator,
             probability=config.train.augment,
             spacing_mm=self.population.spacing_mm,
+            held_out=self.config.train.held_out,
         )
         assert masks is not None
         moved = {"masks": masks[:, :-2], "body": masks[:, -2] > 0.5, "valid": masks[:, -1] > 0.5}
@@ -138,12 +144,19 @@ class Supervised:
             batch | moved | {"image": withhold(display, self.config.train.drop_channel, generator)}
         )
 
-    def _task(self, output: Output, batch: Batch) -> Tensor:
+    def _task(self, output: Output, batch: Batch, generator: torch.Generator) -> Tensor:
         """L_task of each image, summed over the heads that its labels can teach."""
         losses = []
         if output.segmentation is not None:
-            dice = self.config.train.dice
-            losses.append(segmentation_loss(output.segmentation, batch["segmentation"], dice=dice))
+            losses.append(
+                segmentation_loss(
+                    output.segmentation,
+                    batch["segmentation"],
+                    dice=self.config.train.dice,
+                    spread=output.spread,
+                    generator=generator,
+                )
+            )
         if output.findings is not None:
             policy = self.config.data.uncertain
             losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
@@ -166,8 +179,10 @@ class Supervised:
         return settings.weight > 0 and settings.eps > 0 and enters and step % settings.every == 0
 
     def _adversarial(self, clean: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
-        """L_adv (METHOD 2.3) on inputs attacked through the current posterior."""
+        """L_adv (METHOD 2.3); the first images of the (randomly drawn) batch are attacked."""
         settings, network = self.config.adversarial, self.module
+        attacked_images = max(1, round(settings.share * len(batch["image"])))
+        batch = {key: value[:attacked_images] for key, value in batch.items()}
         labels = batch["segmentation"] if network.classes else batch["findings"]
         attacked = adversarial.perturb(
             lambda x: _probability(network(x)),
@@ -181,13 +196,15 @@ class Supervised:
         )
         features = network.encode(attacked)
         output = network.decode(features)
-        uncertainty = self._epistemic(output, features, draws=settings.draws)
-        per_image = _mean_over(uncertainty, batch["body"])
-        weights = adversarial.uncertainty_weights(
-            per_image, gamma=settings.gamma, clip=settings.clip
-        )
+        weights = torch.ones_like(clean[:attacked_images])
+        if settings.gamma and self.converted:  # a deterministic network has no uncertainty
+            uncertainty = self._epistemic(output, features, draws=settings.draws)
+            weights = adversarial.uncertainty_weights(
+                _mean_over(uncertainty, batch["body"]), gamma=settings.gamma, clip=settings.clip
+            )
         alpha = settings.alpha
-        loss = adversarial.adversarial_loss(clean, self._task(output, batch), weights, alpha=alpha)
+        attacked_loss = self._task(output, batch, generator)
+        loss = adversarial.adversarial_loss(clean, attacked_loss, weights, alpha=alpha)
         return loss - alpha * clean.mean() if settings.normalise_clean else loss
 
     def _attention(
@@ -256,19 +273,6 @@ class Supervised:
         return {"total": total} | logged
 
 
-def withhold(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Zero each channel of each image with ``probability``, as a sequence that was not acquired.
-
-    A draw that would leave an image without any channel leaves it as it is.
-    """
-    if probability == 0 or image.shape[1] == 1:
-        return image
-    chance = torch.rand(image.shape[:2], generator=generator, device=generator.device)
-    kept = (chance >= probability).to(image.device)
-    kept |= ~kept.any(1, keepdim=True)
-    return image * kept.reshape(*kept.shape, *[1] * (image.ndim - 2))
-
-
 def _probability(output: Output) -> Tensor:
     if output.segmentation is not None:
         return output.segmentation.float().softmax(1)
@@ -278,9 +282,7 @@ def _probability(output: Output) -> Tensor:
 
 def _mean_over(uncertainty: Tensor, body: Tensor) -> Tensor:
     """One number per image: over the body's voxels, or over findings."""
-    if uncertainty.shape != body.shape:
-        return uncertainty.flatten(1).mean(1)
-    inside = body.flatten(1)
+    inside = body.flatten(1) if uncertainty.shape == body.shape else torch.ones_like(uncertainty)
     return (uncertainty.flatten(1) * inside).sum(1) / inside.sum(1).clamp(min=1)
 
 
