@@ -59,13 +59,16 @@ class Supervised:
         self.attention_ramp = Ramp(config.attention.start)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        rho = set(bayes.rho_parameters(self.module))
-        encoder = set(self.module.encoder.parameters())
-        rest = [p for p in self.module.parameters() if p not in rho | encoder]
-        encoder_scale = self.config.train.encoder_lr_factor
+        train, network = self.config.train, self.module
+        rho = set(bayes.rho_parameters(network))
+        encoder = list(network.encoder.parameters())
+        head = network.heads["findings"].parameters() if network.findings else ()
+        findings = [p for p in head if p not in rho]
+        rest = [p for p in network.parameters() if p not in rho | {*encoder, *findings}]
         groups = [
-            {"params": list(self.module.encoder.parameters()), "scale": encoder_scale},
+            {"params": encoder, "scale": train.encoder_lr_factor},
             {"params": rest, "scale": 1.0},
+            {"params": findings, "scale": train.findings_lr_factor},
         ]
         if rho:
             ordered = list(bayes.rho_parameters(self.module))
