@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from penumbra.config import resolve
-from penumbra.errors import DataError
+from penumbra.errors import ConfigError, DataError
 from penumbra.evaluate.statistics import Interval, verdict
 from penumbra.study import matrix
 from penumbra.study.arms import ARMS, chosen
-from penumbra.study.matrix import Job, Study
-from penumbra.study.rows import read_row, write_row
+from penumbra.study.job import Job
+from penumbra.study.matrix import Study
+from penumbra.study.rows import columns, read_row, write_row
 from penumbra.study.tables import rebuild
 
 
@@ -27,12 +28,15 @@ def study(tmp_path: Path) -> Study:
 def row(arm: str, fraction: float, seed: int, dice: float) -> dict[str, Any]:
     cases = [{"case": str(i), "patient": f"0{i}", "dice": dice + 0.01 * i} for i in range(6)]
     base = {"arm": arm, "fraction": fraction, "seed": seed, "split_hash": "h", "seconds": 1.0}
-    return base | {"cases": cases, "probes": [], "second_head": None}
+    return base | {"cases": columns(cases), "probes": []}
 
 
 def test_every_arm_resolves_on_every_preset() -> None:
     for arm in ARMS.values():
         resolve("phantom-xray", size="tiny", overrides=arm.settings)
+    assert "nnunet-style" not in {arm.name for arm in chosen(["all"], modality="xray")}
+    with pytest.raises(ConfigError, match=r"nnunet-style: gives no findings; suited: .*densenet"):
+        chosen(["nnunet-style"], modality="xray")
 
 
 def test_the_matrix_is_every_arm_fraction_and_seed_once(study: Study) -> None:
@@ -66,7 +70,7 @@ def test_a_tampered_row_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_row(path, row("ours", 1.0, 0, 0.8))
     assert read_row(path)["cases"][0]["patient"] == "00"
-    path.write_text(path.read_text().replace("0.8,", "0.9,").replace('"dice": 0.8', '"dice": 0.9'))
+    path.write_text(path.read_text().replace('"dice":[0.8,', '"dice":[0.9,'))
     with pytest.raises(DataError, match="was changed after it was written"):
         read_row(path)
 
