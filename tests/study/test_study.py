@@ -17,14 +17,6 @@ from penumbra.study.rows import columns, read_row, write_row
 from penumbra.study.tables import rebuild
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    arms = tuple(chosen(["main"]))
-    made = Study(resolve("phantom-mri", size="tiny"), tmp_path, tmp_path / "s", arms, (0.5, 1.0), 2)
-    matrix.begin(made)
-    return made
-
-
 def row(arm: str, fraction: float, seed: int, dice: float) -> dict[str, Any]:
     cases = [{"case": str(i), "patient": f"0{i}", "dice": dice + 0.01 * i} for i in range(6)]
     base = {"arm": arm, "fraction": fraction, "seed": seed, "split_hash": "h", "seconds": 1.0}
@@ -40,6 +32,7 @@ def test_every_arm_resolves_on_every_preset() -> None:
 
 
 def test_the_matrix_is_every_arm_fraction_and_seed_once(study: Study) -> None:
+    matrix.begin(study)
     cells = study.cells()
     assert len(cells) == len({cell.name for cell in cells}) == 5 * 2 * 2 + 2
     assert cells[-1].arm == "seed-ensemble"
@@ -49,6 +42,7 @@ def test_the_matrix_is_every_arm_fraction_and_seed_once(study: Study) -> None:
 
 def test_a_crashed_cell_is_retried_once_and_reported_and_the_others_go_on(study: Study) -> None:
     tried: list[str] = []
+    matrix.begin(study)
     jobs = study.cells()[:3]
 
     def work(job: Job) -> None:

@@ -3,21 +3,17 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from penumbra import assess
 from penumbra.config import Config
-from penumbra.data.cohort import read_cohort
-from penumbra.data.store import Store, build
-from penumbra.files import cache_folder
 from penumbra.model import Network
-from penumbra.study.borrowed import Borrowed
-from penumbra.study.cell import Cell, model_of
+from penumbra.study.borrowed import Borrowed, prepared
+from penumbra.study.cell import Cell, model_of, told
 from penumbra.study.job import Job
 from penumbra.study.rows import columns, write_row
-from penumbra.types import Modality, Task
+from penumbra.types import Task
 
 TIMED = 15
 """Paired forward passes behind the cost of a second head."""
@@ -43,11 +39,11 @@ class Transferred:
 
     def run(self) -> None:
         model = model_of(self.cell)
-        store = _elsewhere(self.data, model.config)
+        store = prepared(self.data, model.config)
         borrowed = Borrowed(store, model.task, model.config.data.window_hu)
         known = replace(model, task=borrowed.task)
         judged = assess.judge(known, borrowed, list(range(len(borrowed))), "test")
-        write_row(self.row, {**_told(self.cell), "cases": columns(judged.table("test"))})
+        write_row(self.row, {**told(self.cell), "cases": columns(judged.table("test"))})
 
 
 @dataclass(frozen=True)
@@ -76,18 +72,7 @@ class SecondHead:
             ratios = [_seconds(double, image) / _seconds(single, image) - 1 for _ in range(TIMED)]
         counts = [sum(p.numel() for p in network.parameters()) for network in (single, double)]
         measured = {"parameters": counts[1] / counts[0] - 1, "seconds": ratios}
-        write_row(self.row, {**_told(self.cell), **measured})
-
-
-def _told(cell: Cell) -> dict[str, Any]:
-    return {"arm": cell.arm, "fraction": cell.fraction, "seed": cell.seed}
-
-
-def _elsewhere(data: Path, config: Config) -> Store:
-    """The other cohort prepared for this network; MR in a folder that says so stays MR."""
-    modality: Modality = "mri" if "_mr" in data.name.lower() else config.modality
-    cohort = read_cohort(data, modality=modality)
-    return build(cohort, config.data, cache_folder() / "store")
+        write_row(self.row, {**told(self.cell), **measured})
 
 
 def _sized(config: Config, task: Task, *, both: bool) -> Network:

@@ -1,19 +1,30 @@
 """Another cohort as a model of this one sees it: its channels, its classes, its display units."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from penumbra.augment import to_display
+from penumbra.config import Config
+from penumbra.data.cohort import read_cohort
 from penumbra.data.preprocess import Prepared
-from penumbra.data.store import Store
+from penumbra.data.store import Store, build
 from penumbra.errors import DataError
-from penumbra.types import IGNORE, Task
+from penumbra.files import cache_folder
+from penumbra.types import IGNORE, Modality, Task
 
 COUNTERPARTS = {"Effusion": "Pleural Effusion", "Infiltration": "Lung Opacity"}
 """A finding of the NIH set -> what CheXpert calls it, or comes closest to it."""
+
+
+def prepared(data: Path, config: Config) -> Store:
+    """A cohort as this configuration prepares it; a CT model's MR (``..._mr``) stays MR."""
+    modality: Modality = "mri" if "_mr" in data.name.lower() else config.modality
+    cohort = read_cohort(data, modality=modality)
+    return build(cohort, config.data, cache_folder() / "store")
 
 
 class Borrowed(Store):

@@ -116,6 +116,11 @@ class Pretraining:
         pipeline.pretrain(config, self.data, self.folder)
 
 
+def told(cell: Cell) -> dict[str, Any]:
+    """What every row says of its cell."""
+    return {"arm": cell.arm, "fraction": cell.fraction, "seed": cell.seed}
+
+
 def members(cell: Cell) -> list[Cell]:
     """The cells that a combined cell needs; its own ``seed`` is how many seeds there are."""
     arm = ARMS[cell.arm].members
@@ -157,9 +162,7 @@ def _row(cell: Cell, config: Config, seconds: float) -> dict[str, Any]:
     with (cell.folder / "cases.csv").open() as file:
         cases = [line for line in csv.DictReader(file) if line["part"] == "test"]
     return {
-        "arm": cell.arm,
-        "fraction": cell.fraction,
-        "seed": cell.seed,
+        **told(cell),
         "config": config.model_dump(mode="json"),
         "split_hash": metrics["split_hash"],
         "environment": metrics["environment"],

@@ -18,10 +18,14 @@ from penumbra.jobs import On
 from penumbra.study.aftermath import SecondHead, Transferred
 from penumbra.study.arms import ARMS, Arm
 from penumbra.study.cell import Cell, Pretraining, members
+from penumbra.study.explained import Explained
 from penumbra.study.job import Job, is_done
 
 Work = Callable[[Job], None]
 ATTEMPTS = 2
+EXPLAINED = ("ours", "supervised")
+"""Arms whose maps are compared: attention, and post-hoc methods on either network."""
+
 SPLIT_SEED = 0
 """Every seed trains on the same split: tests are paired, and no ensemble member saw a test case."""
 
@@ -77,11 +81,14 @@ class Study:
         return list(dict.fromkeys(p for cell in self.cells() if (p := cell.pretraining)))
 
     def aftermath(self) -> list[Job]:
-        """What is asked of finished cells: a second head's cost, another cohort."""
+        """What is asked of finished cells: explanations, a second head's cost, another cohort."""
         full = [cell for cell in self.cells() if cell.fraction == max(self.fractions)]
+        other = self.elsewhere.resolve() if self.elsewhere else None
+        outlined = other if self.config.modality == "xray" else None  # at home nobody drew regions
         jobs: list[Job] = [SecondHead(cell) for cell in full if cell.arm == "ours"]
-        if self.elsewhere is not None:
-            jobs += [Transferred(cell, self.elsewhere.resolve()) for cell in full]
+        jobs += [Explained(cell, outlined) for cell in full if cell.arm in EXPLAINED]
+        if other is not None:
+            jobs += [Transferred(cell, other) for cell in full]
         return jobs
 
     def _cell(self, arm: Arm, fraction: float, seed: int) -> Cell:
