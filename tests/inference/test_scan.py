@@ -172,8 +172,8 @@ def test_a_scan_unlike_all_training_scans_goes_to_review(
     from penumbra import trained
     from penumbra.bayes.mahalanobis import fit_familiarity
     from penumbra.data.preprocess import prepare
+    from penumbra.inference.channels import case_of
     from penumbra.inference.features import scan_features
-    from penumbra.inference.scan import case_of
 
     model = trained.load(untrained_ct)
     case = prepare(case_of(scan, model.task), model.task, model.config.data)

@@ -13,11 +13,11 @@ from penumbra.augment import to_display
 from penumbra.bayes import bank
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.files import write_text
+from penumbra.inference.channels import case_of
 from penumbra.inference.explain import Explainer, Explanation, explain_case
 from penumbra.inference.files import write_map
 from penumbra.inference.overlay import STEPS, data_url, overlay, ramp, swatch
 from penumbra.inference.page import render
-from penumbra.inference.scan import case_of
 from penumbra.trained import Trained
 
 TITLES: dict[Explainer, str] = {
