@@ -137,6 +137,7 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
         "body": np.pad(prepared.body[inside], padding),
         "valid": np.pad(_content(prepared, inside), padding),
         "position": _position(prepared, inside),
+        "extent": _extent(prepared, inside),
         "protocol": _index(store.protocols, prepared.case.protocol),
         "case": np.int64(index),
         "patient": _index(store.patients, prepared.case.patient),
@@ -178,6 +179,13 @@ def _content(prepared: Prepared, inside: tuple[slice, ...]) -> np.ndarray:
 def _position(prepared: Prepared, inside: tuple[slice, ...]) -> Float[np.ndarray, " axes"]:
     centre = torch.tensor([(w.start + w.stop) / 2 for w in inside])
     return _fraction_of(centre, torch.tensor(prepared.body_box).T).numpy()
+
+
+def _extent(prepared: Prepared, inside: tuple[slice, ...]) -> Float[np.ndarray, " axes"]:
+    """The cut's sides over the body's."""
+    body = [high - low for low, high in prepared.body_box]
+    sides = [(w.stop - w.start) / n for w, n in zip(inside, body, strict=True)]
+    return np.array(sides, dtype=np.float32)
 
 
 def _fraction_of(centre: Tensor, box: Tensor) -> Tensor:
