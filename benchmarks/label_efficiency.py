@@ -10,6 +10,7 @@ ablations of the pre-training. Writes ``rows.json``; finished rows are kept when
 
 import argparse
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 from penumbra import checkpoint, pipeline
 from penumbra.augment import to_display
 from penumbra.config import Config, resolve
+from penumbra.data import store
 from penumbra.data.patches import Patches, whole
 from penumbra.ground import Ground, prepare
 from penumbra.pretrain import adapt
@@ -140,6 +142,13 @@ def summarise(rows: list[dict[str, object]], out: Path, samples: int = 1000) -> 
         print(json.dumps(row), flush=True)
 
 
+def _keep_films_open() -> None:
+    """Thousands of small films: reading each anew would take longer than training."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    store._OPEN = most // 8
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -150,6 +159,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    _keep_films_open()
     base = {**ARMS["supervised"].settings, "data.split_seed": 0}
     base |= dict(item.split("=", 1) for item in arguments.set)
     out = arguments.out
