@@ -10,8 +10,8 @@ ablations of the pre-training. Writes ``rows.json``; finished rows are kept when
 
 import argparse
 import json
-import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from penumbra.augment import to_display
 from penumbra.config import Config, resolve
 from penumbra.data import store
 from penumbra.data.patches import Patches, whole
+from penumbra.data.preprocess import Prepared
 from penumbra.ground import Ground, prepare
 from penumbra.pretrain import adapt
 from penumbra.study.arms import ARMS
@@ -144,9 +145,18 @@ def summarise(rows: list[dict[str, object]], out: Path, samples: int = 1000) -> 
 
 def _keep_films_open() -> None:
     """Thousands of small films: reading each anew would take longer than training."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    store._OPEN = most // 8
+    mapped = store._open
+
+    def loaded(*arguments: object) -> Prepared:
+        prepared = mapped(*arguments)
+        arrays = {
+            name: np.array(value)
+            for name in store._ARRAYS
+            if (value := getattr(prepared, name)) is not None
+        }
+        return replace(prepared, **arrays)
+
+    store._open, store._OPEN = loaded, 1_000_000
 
 
 def main() -> None:
