@@ -1,7 +1,7 @@
 """Findings from few labels: from scratch against pre-trained, same steps, several seeds.
 
     python benchmarks/label_efficiency.py DATA --out FOLDER [--arms scratch,pretrained]
-        [--fractions 0.1,0.25,0.5,1] [--seeds 3] [--set NAME=VALUE ...]
+        [--fractions 0.1,0.25,0.5,1] [--seeds 0,1,2] [--set NAME=VALUE ...]
 
 What ``penumbra labels-curve`` does, in one process and with a light evaluation: a deterministic
 network, whole test films, macro AUC with a bootstrap over patients. Arms beside ``scratch`` are
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", default="scratch,pretrained")
     parser.add_argument("--fractions", default="0.1,0.25,0.5,1")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -177,7 +177,7 @@ def main() -> None:
     path = out / "rows.json"
     rows = json.loads(path.read_text()) if path.exists() else []
     done = {(r["arm"], r["fraction"], r["seed"]) for r in rows}
-    for seed in range(arguments.seeds):
+    for seed in map(int, arguments.seeds.split(",")):
         for arm in arguments.arms.split(","):
             for fraction in map(float, arguments.fractions.split(",")):
                 if (arm, fraction, seed) in done:

@@ -38,6 +38,7 @@ class Patches(Dataset[Batch]):
         self.indices = tuple(indices)
         self.settings = settings
         self.seed = seed
+        self._epoch = -1, np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -48,8 +49,10 @@ class Patches(Dataset[Batch]):
 
     def _index(self, key: int) -> int:
         epoch, place = divmod(int(key), len(self.indices))
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.indices))
-        return self.indices[order[place]]
+        if self._epoch[0] != epoch:  # a permutation of thousands costs more than a small film
+            rng = np.random.default_rng((self.seed, 0, epoch))
+            self._epoch = epoch, rng.permutation(len(self.indices))
+        return self.indices[self._epoch[1][place]]
 
     def __getitem__(self, key: int) -> Batch:
         index = self._index(key)
