@@ -7,7 +7,7 @@
    installed (``pip install --no-deps torchattacks foolbox eagerpy adversarial-robustness-toolbox``;
    torchvision is not needed).
 3. A training step of the supervised stage with the adversarial term against one without it
-   (target: at most 2.0 as the presets have it, half of the batch attacked by FGSM).
+   (target: at most 2.0 as the presets have it, two fifths of the batch attacked by FGSM).
 """
 
 import argparse
@@ -136,11 +136,11 @@ LATE = 99
 
 KINDS: dict[str, dict[str, float]] = {
     "clean": {"adversarial__weight": 0.0},
-    "half, unweighted": {"adversarial__gamma": 0.0},
-    "half, weighted": {},
+    "as set, unweighted": {"adversarial__gamma": 0.0},
+    "as set, weighted": {},
     "whole, weighted": {"adversarial__share": 1.0},
 }
-"""The adversarial step's settings; half of the batch is the default."""
+"""The adversarial step's settings; the presets attack a share of the batch."""
 
 
 def measure(jobs: dict[str, Job], rounds: int) -> dict[str, float]:
@@ -183,7 +183,7 @@ def main() -> int:
     for name, seconds_spent in cost.items():
         posterior, _, kind = name.partition(": ")
         ratio = seconds_spent / cost[f"{posterior}: clean"]
-        if kind.startswith("half"):
+        if kind.startswith("as set"):
             good.append(check(name, ratio, 2.0))
         elif kind != "clean":
             print(f"  {name:<42}{ratio:6.2f}")

@@ -8,15 +8,16 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "penumbra"
 
 LAYERS = [
-    {"config", "types", "errors", "progress", "files", "checkpoint"},
+    {"config", "types", "errors", "progress", "files", "checkpoint", "jobs"},
     {"data", "nets"},
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},
     {"model"},
+    {"reference"},
     {"trained", "ground"},
     {"report", "training", "inference", "export"},
     {"assess"},
-    {"pipeline", "serve"},
+    {"pipeline", "serve", "foreign"},
     {"study", "doctor"},
     {"cli"},
 ]

@@ -159,8 +159,10 @@ def test_evaluate_and_demo_say_what_to_do_next(
 def test_predict_lists_the_files_it_wrote(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def predict_scans(run: Path, scans: list[Path], out: Path, *, draws: int | None) -> list[Path]:
-        assert draws == 4
+    def predict_scans(
+        run: Path, scans: list[Path], out: Path, *, draws: int | None, on: str, workers: int
+    ) -> list[Path]:
+        assert (draws, on, workers) == (4, "processes", 3)
         return [out / "segmentation.nii.gz", out / "epistemic.nii.gz"]
 
     fake = SimpleNamespace(predict_scans=predict_scans)
@@ -168,6 +170,7 @@ def test_predict_lists_the_files_it_wrote(
     scan = tmp_path / "scan.nii.gz"
     scan.touch()
     words = ["predict", tmp_path, scan, "--out", tmp_path / "maps", "--draws", 4]
+    words += ["--on", "processes", "--workers", 3]
     code, out, _ = call(capsys, *words)
     assert code == 0
     assert "epistemic.nii.gz" in out

@@ -32,7 +32,7 @@ def atomic(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a small text file whole or not at all."""
     with atomic(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
 
 
 _HELD: dict[Path, int] = {}
@@ -68,7 +68,7 @@ def locked(folder: Path) -> Iterator[None]:
                 "another --out"
             )
         _sign(file)
-        for part in folder.rglob(".*.part"):
+        for part in folder.rglob(".*.part*"):
             part.unlink(missing_ok=True)
         _HELD[here] = os.getpid()
         try:

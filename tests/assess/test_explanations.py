@@ -1,38 +1,83 @@
 """Explainers against each other, on annotated phantoms with an untrained network."""
 
 import math
-from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
 
 from penumbra import trained
+from penumbra.assess.attention import calibrate_attention, count_attention
 from penumbra.assess.explanations import compare
+from penumbra.assess.pictures import pictures
+from penumbra.assess.sanity import randomization
+from penumbra.attend.reliability import calibration_error, merge
 from penumbra.config import resolve
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
 from penumbra.data.phantom import write_phantom
-from penumbra.data.store import build
+from penumbra.data.store import Store, build
 from penumbra.trained import Trained
 
 
-def test_every_method_is_scored_on_localization_and_faithfulness(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Store]:
+    """An untrained Bayesian network whose gates vary over the image, and annotated phantoms."""
+    folder = tmp_path_factory.mktemp("phantoms")
     config = resolve("phantom-mri", size="tiny")
-    write_phantom(tmp_path / "data", modality="mri", cases=8, seed=0, shape=(32, 32, 8))
-    cohort = split.draw(read_cohort(tmp_path / "data", modality="mri"), seed=0)
-    store = build(cohort, config.data, tmp_path / "store")
+    write_phantom(folder / "data", modality="mri", cases=8, seed=0, shape=(32, 32, 8))
+    cohort = split.draw(read_cohort(folder / "data", modality="mri"), seed=0)
+    store = build(cohort, config.data, folder / "store")
     network = trained.build(config, store.task)
+    chance = torch.Generator().manual_seed(0)
+    for gate in network.gates:
+        gate.g.weight.data.normal_(generator=chance)
     trained.convert(network, config)
-    model = Trained(network.eval(), store.task, config)
+    return Trained(network.eval(), store.task, config), store
+
+
+def test_every_method_is_scored_on_localization_and_faithfulness(
+    fresh: tuple[Trained, Store],
+) -> None:
+    model, store = fresh
     methods = ("attention", "modulated", "grad_cam", "centre_prior")
-    rows = compare(
+    cases = compare(
         model,
         store,
         list(store.indices("test"))[:2],
         methods,
         tuning=list(store.indices("val"))[:1],
-        localizer=model,
+        localizer=lambda picture: picture.mask.astype(np.float32),
     )
-    found = {row.metric: row.value for row in rows}
+    found = {metric: value for (metric, _), value in cases[0].scores.items()}
     for method in methods:
         for metric in ("hit", "iou_otsu", "iou_tuned", "auprc", "insertion", "deletion"):
             assert math.isfinite(found[f"explanation/{method}/{metric}"])
-    assert found["explanation/attention/gate_change"] < 1e-6  # fresh gates are constant
-    assert "explanation/localizer/auprc" in found
+    assert found["explanation/attention/gate_change"] > 1e-6
+    for metric, best in (("hit", 1.0), ("iou_tuned", 1.0), ("auprc", 1.0)):
+        assert found[f"explanation/localizer/{metric}"] == best
+    assert found["explanation/localizer/centroid_error_mm"] == pytest.approx(0.0)
+
+
+def test_maps_of_the_network_forget_with_its_weights_and_priors_do_not(
+    fresh: tuple[Trained, Store],
+) -> None:
+    model, store = fresh
+    judged = pictures(model, store, list(store.indices("test"))[:1])
+    alike = randomization(model, judged, ("attention", "centre_prior"))
+    assert alike["centre_prior"] == pytest.approx([1.0, 1.0, 1.0])
+    assert alike["attention"][-1] < 0.9
+
+
+def test_the_table_of_reliability_is_kept_with_the_model_and_corrects_attention(
+    fresh: tuple[Trained, Store],
+) -> None:
+    model, store = fresh
+    calibrated = calibrate_attention(model, store, store.indices("val"))
+    assert calibrated.calibration.relevance is not None
+    before, after = (
+        merge(count_attention(calibrated, store, store.indices("test"), corrected=c).values())
+        for c in (False, True)
+    )
+    assert before.regions.sum() == after.regions.sum() > 0
+    assert calibration_error(after) < calibration_error(before)

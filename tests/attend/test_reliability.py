@@ -10,6 +10,7 @@ from penumbra.attend.reliability import (
     calibrated,
     calibration_error,
     merge,
+    shares,
     table,
     tally,
 )
@@ -69,7 +70,7 @@ def test_the_calibrated_map_shows_the_share_that_mattered(generator: torch.Gener
     expert = (torch.rand(attention.shape, generator=generator) < attention.square()).float()
     u = torch.rand(attention.shape, generator=generator) * 0.2
     counts = tally(attention, u, expert, body_of(attention), edges=EDGES, block=1)
-    shown = calibrated(attention, u, counts, edges=EDGES)
+    shown = calibrated(attention, u, shares(counts), edges=EDGES)
     assert 0 <= float(shown.min()) <= float(shown.max()) <= 1
     after = tally(shown, u, expert, body_of(attention), edges=EDGES, block=1)
     assert calibration_error(after) < 0.02 < calibration_error(counts)
@@ -82,3 +83,8 @@ def test_nothing_counted_is_not_a_number() -> None:
     assert table(counts) == []
     with pytest.raises(ValueError, match="no case"):
         merge([])
+
+
+def test_a_table_of_other_bins_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        calibrated(torch.ones(2), torch.ones(2), torch.ones(3, 3), edges=EDGES)

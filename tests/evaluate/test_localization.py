@@ -101,18 +101,3 @@ def test_a_threshold_needs_a_mask() -> None:
 def test_a_signed_map_is_refused() -> None:
     with pytest.raises(ValueError, match="finite and non-negative"):
         localization.hit(np.full((10, 10), -1.0), square())
-
-
-def test_the_relevance_table_counts_hits_by_attention_and_uncertainty() -> None:
-    attention = np.array([[0.95, 0.95], [0.1, 1.0]])
-    uncertainty = np.array([[0.0, 9.0], [0.0, 0.0]])
-    mask = np.array([[True, False], [False, True]])
-    table = localization.relevance(attention, uncertainty, mask, u_ref=2.0, bins=2)
-    assert table.count.tolist() == [[1, 0], [2, 1]]
-    np.testing.assert_array_equal(table.rate, [[0.0, np.nan], [1.0, 0.0]])
-    assert (table + table).count.sum() == 8
-
-
-def test_attention_beyond_one_has_no_place_in_the_table() -> None:
-    with pytest.raises(ValueError, match=r"attention must lie in 0\.\.1 .* got up to 2"):
-        localization.relevance(np.full((10, 10), 2.0), np.ones((10, 10)), square(), u_ref=1.0)

@@ -1,10 +1,12 @@
 """Fixtures of the fault suite; its tools are in jobs.py and ../training/toys.py."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from penumbra import pipeline
 from penumbra.data.phantom import write_phantom
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,6 +20,15 @@ def start(tmp_path: Path) -> Start:
     """Begin a job; what it said last, if it failed, is in ``job.said``."""
     count = iter(range(10_000))
     return lambda work: Job(work, said=tmp_path / f"said-{next(count)}.txt")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _small_probe() -> Iterator[None]:
+    """Most of a tiny pre-training is its probe; jobs are forked and inherit this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "PROBED", 16)
+        patch.setattr(pipeline, "POSITIONS", 64)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from penumbra import checkpoint
 from penumbra.config import Config, resolve
@@ -48,16 +50,19 @@ class Job:
 
     def over(self) -> int | None:
         """The exit code (minus the signal's number when killed), or None while it runs."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return os.waitstatus_to_exitcode(status) if pid else None
+        pid, status, used = os.wait4(self.pid, os.WNOHANG)
+        if not pid:
+            return None
+        self.cpu_s = used.ru_utime + used.ru_stime
+        return os.waitstatus_to_exitcode(status)
 
-    def wait(self) -> int:
-        deadline = time.monotonic() + PATIENCE_S
+    def wait(self, patience_s: float = PATIENCE_S) -> int:
+        deadline = time.monotonic() + patience_s
         while (code := self.over()) is None:
             if time.monotonic() > deadline:
                 self.kill()
                 os.waitpid(self.pid, 0)
-                pytest.fail(f"the job hung for {PATIENCE_S:.0f} s")
+                pytest.fail(f"the job hung for {patience_s:.0f} s")
             time.sleep(0.01)
         return code
 
@@ -72,6 +77,29 @@ class Job:
 
 
 Start = Callable[[Callable[[], object]], Job]
+
+
+def dies_after(cpu_s: float, work: Callable[[], object]) -> Callable[[], object]:
+    """``work``, ended on the spot once its process has computed for so long.
+
+    Nothing handles SIGPROF, so the kernel ends the process as ``kill -9`` does, in the middle of
+    whatever it is at; and a clock that counts computing alone meets the same places on a busy
+    machine.
+    """
+
+    def doomed() -> object:
+        signal.setitimer(signal.ITIMER_PROF, max(cpu_s, 1e-3))
+        return work()
+
+    return doomed
+
+
+def as_rank(rank: int, world: int, meeting: Path, work: Callable[[], object]) -> None:
+    """What ``torchrun`` does, without its import of everything in every process."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    work()
+    dist.destroy_process_group()
 
 
 def tiny(**overrides: object) -> Config:
@@ -110,6 +138,28 @@ def results(run: Path) -> dict[str, str]:
         found[name] = hashlib.sha256((run / name).read_bytes()).hexdigest()
     losses = [json.loads(line) for line in (run / "train" / "log.jsonl").read_text().splitlines()]
     found["losses"] = json.dumps([[line["step"], line["total"]] for line in losses])
+    return found
+
+
+VOLATILE = r'"?(time_s|seconds|workers)"?: ?[-0-9.e]+,?'
+"""What two equal runs may say differently."""
+
+
+def content(folder: Path) -> dict[str, str]:
+    """A digest of every file that a job leaves, but for what ``VOLATILE`` names."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"):
+        match path.suffix:
+            case ".safetensors":
+                digest = tensors_of(path)
+            case ".jsonl" | ".json" | ".yaml":
+                text = re.sub(VOLATILE, "", path.read_text())
+                digest = hashlib.sha256(text.encode()).hexdigest()
+            case ".html":  # shows durations
+                digest = "whole" if path.read_text().rstrip().endswith("</html>") else "cut"
+            case _:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[str(path.relative_to(folder))] = digest
     return found
 
 

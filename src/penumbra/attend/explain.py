@@ -23,6 +23,12 @@ Score = Callable[[Tensor], Tensor]
 NOISE = 0.1
 """Standard deviation of SmoothGrad's noise in display units."""
 
+SAMPLES = 16
+"""Noisy gradients behind one SmoothGrad map."""
+
+AT_ONCE = 2**21
+"""Voxels of perturbed copies that are scored together."""
+
 
 def explain(
     logits: Logits,
@@ -132,19 +138,22 @@ def _cam(score: Score, image: Tensor, layer: nn.Module | None, *, plus: bool) ->
 
 
 def _integrated_gradients(score: Score, image: Tensor) -> Tensor:
-    attribution = IntegratedGradients(score).attribute(image, n_steps=32, internal_batch_size=1)
+    attribution = IntegratedGradients(score).attribute(
+        image, n_steps=32, internal_batch_size=_at_once(image, 32)
+    )
     return attribution.abs().sum(1).to(image.dtype)
 
 
 def _smooth_grad(score: Score, image: Tensor, generator: torch.Generator) -> Tensor:
     # captum's NoiseTunnel draws from the global generator; this is the same mean.
+    shape = (SAMPLES, *image.shape[1:])
+    noise = torch.randn(shape, generator=generator, device=generator.device).to(image)
     total = torch.zeros_like(image)
-    for _ in range(16):
-        noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image)
-        leaf = (image + NOISE * noise).requires_grad_()
+    for some in noise.split(_at_once(image, SAMPLES)):
+        leaf = (image + NOISE * some).requires_grad_()
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(score(leaf).sum(), leaf)
-        total += gradient.abs()
+        total += gradient.abs().sum(0, keepdim=True)
     return total.sum(1)
 
 
@@ -159,8 +168,13 @@ def _occlusion(score: Score, image: Tensor) -> Tensor:
             sliding_window_shapes=(channels, *box),
             strides=(channels, *stride),
             baselines=grey,
+            perturbations_per_eval=_at_once(image, 32),
         )
     return drop.mean(1).clamp(min=0).to(image.dtype)
+
+
+def _at_once(image: Tensor, most: int) -> int:
+    return min(most, max(1, AT_ONCE // image.numel()))
 
 
 def _upsample(cam: Tensor, size: torch.Size) -> Tensor:

@@ -15,10 +15,10 @@ from penumbra.attend.alignment import area_average
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """Inner edges of the bins, rising: attention in [0, 1], uncertainty in its own unit."""
+    """Inner edges of the bins, rising: attention in [0, 1], uncertainty as a share of u_ref."""
 
     attention: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    uncertainty: tuple[float, ...] = ()
+    uncertainty: tuple[float, ...] = (0.25, 0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +123,32 @@ def calibration_error(counts: Tally) -> float:
     return float((counts.attention - counts.relevance).abs().sum() / total)
 
 
-def calibrated(
-    attention: Float[Tensor, "b m *space"],
-    uncertainty: Float[Tensor, "b m *space"],
-    counts: Tally,
-    *,
-    edges: Edges,
-    strength: float = 10.0,
-) -> Float[Tensor, "b m *space"]:
-    """The share of regions shown like this one that mattered, voxel by voxel, in [0, 1].
+def shares(counts: Tally, *, strength: float = 10.0) -> Float[Tensor, "rows columns"]:
+    """The share of regions shown like each cell that mattered, in [0, 1].
 
-    Looked up in validation counts; a cell with few regions is drawn towards its attention bin's
-    share, that one towards the overall share, each as if by ``strength`` more regions.
+    A cell with few regions is drawn towards its attention bin's share, that one towards the overall
+    share, each as if by ``strength`` more regions.
     """
     overall = counts.relevance.sum() / counts.regions.sum().clamp(min=1)
     by_row = _shrunk(counts.relevance.sum(1), counts.regions.sum(1), overall, strength)
-    share = _shrunk(counts.relevance, counts.regions, by_row[:, None], strength)
+    return _shrunk(counts.relevance, counts.regions, by_row[:, None], strength)
+
+
+def calibrated(
+    attention: Float[Tensor, "*maps"],
+    uncertainty: Float[Tensor, "*maps"],
+    share: Float[Tensor, "rows columns"],
+    *,
+    edges: Edges,
+) -> Float[Tensor, "*maps"]:
+    """Voxel by voxel, the share of validation regions shown like this one that mattered.
+
+    Raises:
+        ValueError: the table has another number of bins than ``edges``.
+    """
+    expected = (len(edges.attention) + 1, len(edges.uncertainty) + 1)
+    if tuple(share.shape) != expected:
+        raise ValueError(f"a table of {tuple(share.shape)} cells does not fit {expected} bins")
     row, column = _bins(attention, edges.attention), _bins(uncertainty, edges.uncertainty)
     return share.to(attention)[row, column]
 

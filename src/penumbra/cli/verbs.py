@@ -15,7 +15,6 @@ from penumbra.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from penumbra.config import Config
-    from penumbra.config.schema import Draws
 
 app = typer.Typer(
     name="penumbra",
@@ -176,47 +175,6 @@ def train(
 
 
 @app.command()
-def evaluate(
-    run: Run,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", callback=existing, help="Another cohort to score on."),
-    ] = None,
-) -> None:
-    """Score a trained run on its held-out patients, or on another cohort."""
-    from penumbra import pipeline
-
-    done([pipeline.evaluate(run, data=data)], f"penumbra report {run}")
-
-
-@app.command()
-def predict(
-    run: Run,
-    scan: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SCAN...", help="NIfTI, PNG or JPEG, DICOM or case folder; one or several."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the maps go.")] = Path("pred"),
-    draws: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|auto|propagate",
-            help="Posterior draws: how many, as many as needed, or none.  [default: the run's]",
-        ),
-    ] = None,
-) -> None:
-    """Predict scans: segmentation or findings, uncertainty in the scan's own space, and triage."""
-    for each in scan:
-        existing(each)
-    writable(out)
-    from penumbra.inference.scan import predict_scans
-
-    done(predict_scans(run, scan, out, draws=_draws(draws)), f"penumbra view {out}")
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Run folder.")] = Path("runs/demo"),
     modality: Annotated[Literal["mri", "ct", "xray"], typer.Option(help="Which phantom.")] = "mri",
@@ -251,15 +209,6 @@ def _configure(
     if device is not None:
         overrides["device"] = device
     return resolve(preset, size=size, overrides=overrides)
-
-
-def _draws(text: str | None) -> "Draws | None":
-    match text:
-        case None | "auto" | "propagate":
-            return text
-        case _ if text.isdecimal() and int(text) > 0:
-            return int(text)
-    raise ConfigError(f"--draws {text}: write it as a number, auto or propagate")
 
 
 def _deadline(text: str | None) -> float | None:

@@ -80,6 +80,9 @@ class Pretrain(Section):
 
 
 class Model(Section):
+    architecture: Literal["penumbra", "dynunet", "swin-unetr", "densenet121"] = Field(
+        "penumbra", description="or a published network, to compare with"
+    )
     widths: tuple[int, ...] = Field(
         (16, 32, 64, 128), description="channels per level, finest first"
     )
@@ -125,7 +128,7 @@ class Adversarial(Section):
     norm: Literal["linf", "l2"] = "linf"
     every: int = Field(1, ge=1, description="apply the term every n-th step")
     share: float = Field(
-        0.5, gt=0, le=1, description="share of every batch that is attacked; 0.5 costs under 2x"
+        0.4, gt=0, le=1, description="share of every batch that is attacked; 0.4 costs under 2x"
     )
     start: float = Field(0.5, ge=0, le=1, description="share of the run before the term's ramp")
     gamma: float = Field(1.0, ge=0, description="exponent of the uncertainty weight; 0: unweighted")
@@ -167,7 +170,7 @@ class Train(Section):
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in; processes share")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations")
     compile: bool = Field(False, description="torch.compile the encoder")
-    validate_every: int = Field(200, ge=1)
+    validate_every: int = Field(200, ge=0, description="steps; 0: never")
     checkpoint_every: int = Field(100, ge=1)
 
 

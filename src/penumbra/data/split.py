@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from penumbra.data import tables
 from penumbra.data.cohort import refuse_doubles
 from penumbra.errors import DataError
+from penumbra.files import write_text
 from penumbra.types import Cohort, Part
 
 
@@ -131,9 +131,7 @@ def write(cohort: Cohort, path: Path) -> str:
             for part in ("train", "val", "test")
         },
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(tree, indent=1))
-    temporary.replace(path)
+    write_text(path, json.dumps(tree, indent=1))
     return str(tree["hash"])
 
 

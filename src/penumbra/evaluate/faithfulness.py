@@ -21,6 +21,9 @@ from penumbra.evaluate.selective import spearman
 Predict = Callable[[NDArray[np.float32]], Array]
 """Images [b c *space] -> one score per image, e.g. the probability of the finding."""
 
+AT_ONCE = 2**21
+"""Voxels of changed copies that are predicted together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
@@ -66,8 +69,9 @@ def erase(
             images = [np.where(c, blank, shown) for c in changed]
         case "insertion":
             images = [np.where(c, shown, blank) for c in changed]
-    score = np.concatenate([np.atleast_1d(as_numpy(predict(one[None]))) for one in images])
-    score = score.astype(np.float64)
+    few = max(1, AT_ONCE // shown.size)
+    batches = [np.stack(images[k : k + few]) for k in range(0, len(images), few)]
+    score = np.concatenate([as_numpy(predict(batch)) for batch in batches]).astype(np.float64)
     return Erasure(share, score, float(np.trapezoid(score, share)))
 
 

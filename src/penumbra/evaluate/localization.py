@@ -5,7 +5,6 @@ NaN: there is nothing to find.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -128,60 +127,6 @@ def score(
         "centroid_error_mm": centroid_error_mm(attention, mask, spacing_mm=spacing_mm),
         "mass_in_mask": mass_in_mask(attention, mask),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Relevance:
-    """How often a place shown at this attention and this uncertainty is truly relevant.
-
-    Tables [attention bin, uncertainty bin]; ``a + b`` is the table of both sets of maps.
-
-    Attributes:
-        count: voxels in each cell.
-        relevant: those of them that lie in the expert's mask.
-    """
-
-    count: NDArray[np.int64]
-    relevant: NDArray[np.int64]
-
-    def __add__(self, other: "Relevance") -> "Relevance":
-        return Relevance(self.count + other.count, self.relevant + other.relevant)
-
-    @property
-    def rate(self) -> NDArray[np.float64]:
-        """Share of relevant voxels per cell; NaN where no voxel fell."""
-        missing = np.full(self.count.shape, np.nan)
-        return np.divide(self.relevant, self.count, out=missing, where=self.count > 0)
-
-
-def relevance(
-    attention: Float[Array, "*space"],
-    uncertainty: Float[Array, "*space"],
-    mask: Bool[Array, "*space"],
-    *,
-    u_ref: float,
-    bins: int = 5,
-) -> Relevance:
-    """Reliability of a map beside its uncertainty (proposal 2.3.2).
-
-    Attention in 0..1 and uncertainty as a share of ``u_ref`` (a validation quantile; above it
-    counts as 1) are cut into equal steps. A calibrated display has rates that rise with attention
-    and, at the same attention, fall with uncertainty.
-
-    Raises:
-        ValueError: attention lies outside 0..1, or ``u_ref`` is not positive.
-    """
-    shown, true = _checked(attention, mask)
-    if shown.max() > 1 or not u_ref > 0:
-        raise ValueError(
-            f"attention must lie in 0..1 and u_ref above 0, got up to {shown.max():.4g}, {u_ref}"
-        )
-    unsure = (as_numpy(uncertainty).astype(np.float64) / u_ref).clip(0, 1)
-    row, column = ((side * bins).astype(np.int64).clip(0, bins - 1) for side in (shown, unsure))
-    cell = (row * bins + column).ravel()
-    count = np.bincount(cell, minlength=bins * bins)
-    inside = np.bincount(cell[true.ravel()], minlength=bins * bins)
-    return Relevance(count.reshape(bins, bins), inside.reshape(bins, bins))
 
 
 def stretch(attention: Float[np.ndarray, "*space"]) -> Float[np.ndarray, "*space"]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from penumbra.attend import explain as post_hoc
 from penumbra.attend.composite import composite
 from penumbra.attend.modulate import modulate
+from penumbra.attend.reliability import Edges, calibrated
 from penumbra.bayes.bank import Bank
 from penumbra.bayes.uncertainty import Moments
 from penumbra.data.preprocess import Prepared
@@ -64,6 +65,8 @@ class Explanation:
         maps: method -> one map per name, in [0, 1].
         uncertainty: of the attention, one map per name.
         u_ref: reference uncertainty per name; from the model, so that scans compare.
+        relevance: how much of the regions shown like this voxel's experts marked, on validation
+            patients; none for a model that has seen no expert masks.
     """
 
     names: tuple[str, ...]
@@ -71,6 +74,7 @@ class Explanation:
     maps: dict[Explainer, Float[Tensor, "m *space"]]
     uncertainty: Float[Tensor, "m *space"]
     u_ref: tuple[float, ...]
+    relevance: Float[Tensor, "m *space"] | None = None
 
 
 def methods_of(text: str) -> tuple[Explainer, ...]:
@@ -101,17 +105,10 @@ def map_names(task: Task) -> dict[int, str]:
     return names | {1 + j: finding for j, finding in enumerate(task.findings)}
 
 
-def reference(model: Trained, row: int, uncertainty: Tensor) -> float:
-    """u_ref of one map: the calibration's for voxels, the training's running one for findings.
-
-    A network that has seen neither (attention trained without L_att) falls back on the 95 %
-    quantile of this image, which makes maps of two scans incomparable.
-    """
-    if row == 0 and model.task.classes:
-        return model.calibration.u_ref
-    running = float(model.network.u_ref) if not model.task.classes else 0.0
-    values = uncertainty.flatten().float()
-    return max(running or float(np.quantile(values.cpu().numpy(), 0.95)), 1e-12)
+def reference(model: Trained, row: int) -> float:
+    """u_ref of one map, from validation: of the voxels' epistemic variance, or of the maps' own."""
+    voxels = row == 0 and model.task.classes
+    return model.calibration.u_ref if voxels else model.calibration.attention_u_ref
 
 
 @torch.inference_mode()
@@ -165,7 +162,7 @@ def explain_images(
                 seen.attention[:, row],
                 doubt,
                 kappa=model.config.attention.kappa,
-                u_ref=reference(model, row, doubt),
+                u_ref=reference(model, row),
             )
         case "centre_prior":
             return post_hoc.centre_prior(image)
@@ -204,32 +201,35 @@ def explain_case(
     named = map_names(model.task)
     shape, rows = prepared.image.shape[1:], tuple(named)
     maps = {method: torch.zeros(len(rows), *shape) for method in methods}
-    doubt, total = torch.zeros(len(rows), *shape), torch.zeros(shape)
+    attention, doubt = torch.zeros(len(rows), *shape), torch.zeros(len(rows), *shape)
+    total = torch.zeros(shape)
     device = next(model.network.parameters()).device
     whole_body = torch.from_numpy(np.array(prepared.body))
     for window in windows(prepared, model.config):
         image = window.image.to(device)
         place: tuple[Any, ...] = (..., *window.place)
         body = whole_body[window.place]
-        body = body.movedim(-1, 0) if window.stacked else body[None]
+        body = (body.movedim(-1, 0) if window.stacked else body[None]).to(device)
         seen = attend(model.network, posterior, image)
         total[window.place] += window.weight
         for k, row in enumerate(rows):
+            attention[k][place] += window.laid(seen.attention[:, row]) * window.weight
             doubt[k][place] += window.laid(seen.uncertainty[:, row]) * window.weight
             for method in methods:
-                if method in ("attention", "modulated"):  # dimmed when all windows are blended
-                    shown = seen.attention[:, row]
-                else:
-                    shown = explain_images(
-                        model, posterior, image, body.to(device), row=row, method=method
-                    )
-                maps[method][k][place] += window.laid(shown) * window.weight
-    doubt /= total
-    for each in maps.values():
+                if method not in ("attention", "modulated"):
+                    shown = explain_images(model, posterior, image, body, row=row, method=method)
+                    maps[method][k][place] += window.laid(shown) * window.weight
+    for each in (attention, doubt, *maps.values()):
         each /= total
-    u_ref = tuple(reference(model, row, doubt[k]) for k, row in enumerate(rows))
+    u_ref = tuple(reference(model, row) for row in rows)
+    over = doubt / torch.tensor(u_ref).reshape(-1, *[1] * len(shape))
+    if "attention" in maps:
+        maps["attention"] = attention
     if "modulated" in maps:
         kappa = model.config.attention.kappa
-        for k, each in enumerate(maps["modulated"]):
-            each.copy_(modulate(each.clone(), doubt[k], kappa=kappa, u_ref=u_ref[k]))
-    return Explanation(tuple(named.values()), rows, maps, doubt, u_ref)
+        maps["modulated"] = modulate(attention, over, kappa=kappa, u_ref=1.0)
+    table = model.calibration.relevance
+    relevance = (
+        None if table is None else calibrated(attention, over, torch.tensor(table), edges=Edges())
+    )
+    return Explanation(tuple(named.values()), rows, maps, doubt, u_ref, relevance)

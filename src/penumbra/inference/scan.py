@@ -1,73 +1,140 @@
-"""Scans in, their maps out in each scan's own grid, with a summary, a page and a triage list."""
+"""Scans in, predictions out: here or elsewhere, resumed to the scan, a bad one holding up none."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from penumbra import progress, trained
-from penumbra.bayes.temperature import apply_temperature
+from penumbra import __version__, jobs, progress, trained
 from penumbra.config.schema import Draws
-from penumbra.data.preprocess import Prepared, prepare
-from penumbra.errors import DataError
-from penumbra.evaluate.overlap import label_map
-from penumbra.files import write_text
-from penumbra.inference.files import write_map
-from penumbra.inference.maps import CaseMaps, map_case
-from penumbra.inference.page import write_page
-from penumbra.inference.summary import summarize
+from penumbra.data.store import fingerprint
+from penumbra.errors import DataError, PenumbraError
+from penumbra.files import locked
+from penumbra.inference.case import predict_case
 from penumbra.inference.triage import write_triage
-from penumbra.trained import Trained, posterior
+from penumbra.jobs import On
+from penumbra.trained import Trained
 from penumbra.types import Case, Task
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
+SCANS_PER_JOB = 16
+"""Scans for which a process of its own is worth loading the libraries and the model."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scans for one process, which reads the model itself."""
+
+    run: Path
+    scans: tuple[Path, ...]
+    out: Path
+    draws: Draws | None
 
 
 def predict_scans(
-    run: Path, scans: Sequence[Path], out: Path, *, draws: Draws | None = None
+    run: Path,
+    scans: Sequence[Path],
+    out: Path,
+    *,
+    draws: Draws | None = None,
+    on: On = "serial",
+    workers: int = 2,
 ) -> list[Path]:
-    """Predict scans one after another and write what the model says; returns the files written.
+    """Predict scans and write what the model says; returns the files written.
 
     Each scan gets its maps, ``<case>.json`` and ``<case>.html``; ``triage.csv`` and
-    ``triage.html`` list all cases of ``out``, the ones in most need of review first.
+    ``triage.html`` list all cases of ``out``, the ones in most need of review first. A scan whose
+    summary says that this model has seen it, with the same draws, is not predicted again.
 
     Args:
         scans: each an image, a DICOM series (folder or zip), or a case folder with one file per
             channel.
         draws: posterior draws, ``auto`` or ``propagate``; by default as in the run's evaluation.
+        on: here, in ``workers`` processes, or on a Ray cluster that sees the same folders.
 
     Raises:
-        DataError: no model in ``run``, a scan does not fit it, or two scans share a name.
+        DataError: no model in ``run``, two scans share a name, another process is at work in
+            ``out``, or some scans do not fit (all others are predicted first).
     """
     model = trained.load(run)
     cases = [case_of(scan, model.task) for scan in scans]
     _refuse_twins(cases)
     wrote: list[Path] = []
-    with progress.bar("predict", len(cases)) as advance:
-        for case in cases:
-            wrote += predict_case(model, case, out, draws=draws)
-            advance(case.id)
-    return [*wrote, *write_triage(out, run)]
+    refused: list[str] = []
+    with locked(out), progress.bar("predict", len(cases)) as advance:
+        match on:
+            case "serial":
+                for files, problem in _each(model, run, cases, out, draws):
+                    wrote += files
+                    refused += [problem] if problem else []
+                    advance()
+            case "processes" | "ray":
+                batches = _batches(run, scans, out, draws, workers)
+                for batch, message in jobs.run(batches, predict_batch, on=on, workers=workers):
+                    refused += [message] if message else []
+                    for scan in batch.scans:
+                        wrote += sorted(out.glob(f"{case_of(scan, model.task).id}[._]*"))
+                        advance()
+        wrote += write_triage(out, run)
+    if refused:
+        raise DataError("\n".join(refused))
+    return wrote
 
 
-def predict_case(
-    model: Trained, case: Case, out: Path, *, draws: Draws | None = None
-) -> list[Path]:
-    """Predict one case and write its maps, summary and page.
+def predict_batch(batch: Batch) -> None:
+    """Predict a batch's scans; those that cannot be predicted are named when the others are done.
 
-    The same model, scan and number of draws give the same files.
+    Raises:
+        DataError: a line for each scan that could not be read or does not fit the model.
     """
-    prepared = prepare(case, model.task, model.config.data)
-    generator = torch.Generator().manual_seed(model.config.seed)
-    config = model.config
-    if draws is not None:
-        wanted = config.evaluate.model_copy(update={"draws": draws})
-        config = config.model_copy(update={"evaluate": wanted})
-    bank = posterior(model.network, config.evaluate.draws, generator=generator)
-    maps = map_case(model.network, bank, prepared, model.task, config)
-    return write_maps(maps, prepared, model, out)
+    model = trained.load(batch.run)
+    cases = [case_of(scan, model.task) for scan in batch.scans]
+    ended = _each(model, batch.run, cases, batch.out, batch.draws)
+    problems = [problem for _, problem in ended if problem]
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _each(
+    model: Trained, run: Path, cases: Sequence[Case], out: Path, draws: Draws | None
+) -> Iterator[tuple[list[Path], str | None]]:
+    maker = trained.fingerprint(run)
+    for case in cases:
+        try:
+            origin = _origin(maker, case, draws or model.config.evaluate.draws)
+            done = _already(out / f"{case.id}.json", origin)
+            yield done or predict_case(model, case, out, draws=draws, origin=origin), None
+        except PenumbraError as error:
+            yield [], str(error)
+
+
+def _batches(
+    run: Path, scans: Sequence[Path], out: Path, draws: Draws | None, workers: int
+) -> list[Batch]:
+    size = min(SCANS_PER_JOB, -(-len(scans) // workers))
+    starts = range(0, len(scans), size)
+    return [Batch(run, tuple(scans[k : k + size]), out, draws) for k in starts]
+
+
+def _already(summary: Path, origin: str) -> list[Path]:
+    """The files of a case that was predicted from the same origin; none when it must be again."""
+    try:
+        record = json.loads(summary.read_text())
+        if record["origin"] != origin:
+            return []
+        names = [name for each in record["files"].values() for name in each]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    files = [*(summary.with_name(n) for n in names), summary, summary.with_suffix(".html")]
+    return files if all(file.is_file() for file in files) else []
+
+
+def _origin(maker: str, case: Case, draws: Draws) -> str:
+    """A hash of all that a prediction follows from."""
+    files = {channel: fingerprint(path) for channel, path in case.images.items()}
+    facts = json.dumps([__version__, maker, files, draws], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()[:24]
 
 
 def _refuse_twins(cases: Sequence[Case]) -> None:
@@ -119,34 +186,3 @@ def _only(files: list[Path], scan: Path) -> Path:
 
 def _is_dicom(path: Path) -> bool:
     return path.suffix.lower() == ".dcm"
-
-
-def write_maps(maps: CaseMaps, case: Prepared, model: Trained, out: Path) -> list[Path]:
-    """Write segmentation, probability, uncertainty and attention maps, summary and page.
-
-    The first channel goes with them, as the network saw it, so that the maps can be looked at.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, np.ndarray] = {}
-    if maps.voxels is not None:
-        scaled = apply_temperature(maps.voxels.probability[None], model.calibration.temperature)[0]
-        arrays["segmentation"] = label_map(scaled.numpy()).astype(np.uint8)
-        arrays["probability"] = scaled.numpy()
-        arrays["epistemic"] = maps.voxels.epistemic.numpy()
-        arrays["aleatoric"] = maps.voxels.aleatoric.numpy()
-        arrays["entropy_nats"] = maps.voxels.entropy_nats.numpy()
-    arrays["attention"] = maps.attention.numpy()
-    shown = {"image": np.asarray(case.image[0], dtype=np.float32), **arrays}
-    outside = float(shown["image"].min())
-    files = {
-        name: write_map(
-            out, f"{case.id}_{name}", array, case.geometry, fill=outside if name == "image" else 0.0
-        )
-        for name, array in shown.items()
-    }
-    record = summarize(maps, case, model, arrays.get("segmentation"))
-    record["files"] = {name: [path.name for path in paths] for name, paths in files.items()}
-    summary = out / f"{case.id}.json"
-    write_text(summary, json.dumps(record, indent=1))
-    page = write_page(out / f"{case.id}.html", record, case, arrays, model.config)
-    return [*(path for paths in files.values() for path in paths), summary, page]

@@ -1,8 +1,6 @@
 """One run folder to one self-contained page."""
 
 import math
-import os
-import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from penumbra.files import write_text
 from penumbra.report import cases, figures, overlays, tables
 from penumbra.report.posterior import posterior
 from penumbra.report.read import RunFolder, read_run
@@ -38,7 +37,8 @@ def build(run: Path) -> Path:
     )
     environment.filters["spell"] = spell
     page = environment.get_template("page.html.j2").render(_context(found))
-    return _write(page, run / "report.html")
+    write_text(run / "report.html", page)
+    return run / "report.html"
 
 
 def _context(run: RunFolder) -> dict[str, Any]:
@@ -156,16 +156,3 @@ def _limits(run: RunFolder) -> list[str]:
         "Attacks and shifts are simulated; a new scanner can behave differently.",
     ]
     return limits
-
-
-def _write(page: str, path: Path) -> Path:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path

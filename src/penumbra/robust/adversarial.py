@@ -108,8 +108,8 @@ def adversarial_loss(
     $$ L_{adv} = \tfrac1B \sum_i \alpha\,\ell(x_i) + (1-\alpha)\,w_i\,\ell(x_{adv,i}) $$
 
     Proposal 2.2.3. The complexity term KL is not part of it: it enters once per step. Attacking
-    only part of a shuffled batch estimates the same loss at less cost (each part is a mean): half
-    the batch by FGSM keeps a step under two clean ones. ("Free" training, Shafahi et al. 2019,
+    only part of a shuffled batch estimates the same loss at less cost (each part is a mean): two
+    fifths of it by FGSM keep a step under two clean ones. ("Free" training, Shafahi et al. 2019,
     saves the attack's forward pass but needs the gradient of the whole batch: no cheaper here.)
 
     Example:

@@ -5,27 +5,27 @@ cells (a seed ensemble) come last. A cell that crashes is tried once more and th
 others go on.
 """
 
-import importlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from penumbra import jobs as elsewhere
 from penumbra import progress
 from penumbra.config import Config, load
-from penumbra.errors import ConfigError, Stopped
+from penumbra.errors import ConfigError
 from penumbra.files import locked, write_text
+from penumbra.jobs import On
+from penumbra.study.aftermath import SecondHead, Transferred
 from penumbra.study.arms import ARMS, Arm
-from penumbra.study.cell import Cell, Pretraining, members, run_cell
-from penumbra.study.rows import read_row
+from penumbra.study.cell import Cell, Pretraining, members
+from penumbra.study.explained import Explained
+from penumbra.study.job import Job, is_done
 
-On = Literal["serial", "processes", "ray"]
-Job = Cell | Pretraining
 Work = Callable[[Job], None]
 ATTEMPTS = 2
+EXPLAINED = ("ours", "supervised")
+"""Arms whose maps are compared: attention, and post-hoc methods on either network."""
+
 SPLIT_SEED = 0
 """Every seed trains on the same split: tests are paired, and no ensemble member saw a test case."""
 
@@ -40,7 +40,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Study:
-    """What is asked: a resolved preset, a cohort, and the axes of the matrix."""
+    """What is asked: a resolved preset, a cohort, and the axes of the matrix.
+
+    Attributes:
+        elsewhere: another institution's cohort, on which the cells of most labels are tested too.
+    """
 
     config: Config
     data: Path
@@ -48,6 +52,7 @@ class Study:
     arms: tuple[Arm, ...]
     fractions: tuple[float, ...]
     seeds: int
+    elsewhere: Path | None = None
 
     @property
     def base(self) -> Path:
@@ -75,6 +80,17 @@ class Study:
         """Every encoder that the cells start from, each once."""
         return list(dict.fromkeys(p for cell in self.cells() if (p := cell.pretraining)))
 
+    def aftermath(self) -> list[Job]:
+        """What is asked of finished cells: explanations, a second head's cost, another cohort."""
+        full = [cell for cell in self.cells() if cell.fraction == max(self.fractions)]
+        other = self.elsewhere.resolve() if self.elsewhere else None
+        outlined = other if self.config.modality == "xray" else None  # at home nobody drew regions
+        jobs: list[Job] = [SecondHead(cell) for cell in full if cell.arm == "ours"]
+        jobs += [Explained(cell, outlined) for cell in full if cell.arm in EXPLAINED]
+        if other is not None:
+            jobs += [Transferred(cell, other) for cell in full]
+        return jobs
+
     def _cell(self, arm: Arm, fraction: float, seed: int) -> Cell:
         return Cell(arm.name, fraction, seed, str(self.base), self.data.resolve(), self.out)
 
@@ -99,8 +115,9 @@ def begin(study: Study) -> None:
 
 
 def settled(config: Config) -> Config:
-    """The same configuration with the split fixed over seeds."""
+    """The same with the split fixed over seeds, and nothing validated that nothing is chosen by."""
     tree = config.model_dump(mode="json")
+    tree["train"]["validate_every"] = 0
     tree["data"]["split_seed"] = tree["data"]["split_seed"] or SPLIT_SEED
     return Config.model_validate(tree)
 
@@ -123,12 +140,13 @@ def run(study: Study, *, on: On = "serial", workers: int = 2) -> list[Failure]:
 
 
 def waves(study: Study) -> list[list[Job]]:
-    """Pre-trainings, single cells, combined cells: each wave needs those before it alone."""
+    """Pre-trainings, single cells, combined cells, what follows: each needs those before it."""
     cells = study.cells()
     return [
         list(study.pretrainings()),
         [cell for cell in cells if not ARMS[cell.arm].members],
         [cell for cell in cells if ARMS[cell.arm].members],
+        study.aftermath(),
     ]
 
 
@@ -141,7 +159,7 @@ def run_wave(
     last: dict[str, str] = {}
     for attempt in range(1, ATTEMPTS + 1):
         failed = []
-        for job, message in _everywhere(left, work, on, workers):
+        for job, message in elsewhere.run(left, work, on=on, workers=workers):
             if message is None:
                 progress.console.print(f"{job.name}: done")
                 continue
@@ -155,92 +173,8 @@ def run_wave(
 
 
 def run_job(job: Job) -> None:
-    match job:
-        case Pretraining():
-            job.run()
-        case Cell():
-            run_cell(job)
-
-
-def is_done(job: Job) -> bool:
-    """Whether a job's result is there; a cell's row must also be as it was written."""
-    if not job.row.exists():
-        return False
-    if isinstance(job, Cell):
-        read_row(job.row)
-    return True
+    job.run()
 
 
 def _waits_for(job: Job) -> set[str]:
-    if isinstance(job, Pretraining):
-        return set()
-    needed: list[Job] = [*members(job)]
-    if job.pretraining:
-        needed.append(job.pretraining)
-    return {each.name for each in needed}
-
-
-def _everywhere(
-    jobs: Sequence[Job], work: Work, on: On, workers: int
-) -> Iterator[tuple[Job, str | None]]:
-    match on:
-        case "serial":
-            for job in jobs:
-                yield job, _attempt(work, job)
-        case "processes":
-            yield from _in_processes(jobs, work, workers)
-        case "ray":
-            yield from _on_ray(jobs, work)
-
-
-def _attempt(work: Work, job: Job) -> str | None:
-    """None when the job finished, else what it said; an interruption is the user's and passes."""
-    try:
-        work(job)
-    except Stopped:
-        raise
-    except Exception as error:  # a cell may fail in any way; it is reported and tried again
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _in_processes(
-    jobs: Sequence[Job], work: Work, workers: int
-) -> Iterator[tuple[Job, str | None]]:
-    """Each job in its own process, so that one that is killed takes no other with it."""
-    context = multiprocessing.get_context("spawn")
-    queue = list(jobs)
-    running: dict[Future[str | None], Job] = {}
-    pools: dict[object, ProcessPoolExecutor] = {}
-    while queue or running:
-        while queue and len(running) < workers:
-            job = queue.pop(0)
-            pool = ProcessPoolExecutor(1, mp_context=context)
-            future = pool.submit(_attempt, work, job)
-            running[future], pools[future] = job, pool
-        future = next(as_completed(running))
-        job = running.pop(future)
-        error = future.exception()
-        pools.pop(future).shutdown()
-        if isinstance(error, Stopped):
-            raise error
-        yield job, future.result() if error is None else f"its process ended: {error}"
-
-
-def _on_ray(jobs: Iterable[Job], work: Work) -> Iterator[tuple[Job, str | None]]:
-    """The same on a Ray cluster that shares the study's folder and the cohort's."""
-    try:
-        ray = importlib.import_module("ray")
-    except ImportError:
-        raise ConfigError('--on ray needs Ray: pip install "penumbra-imaging[ray]"') from None
-    if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS"))
-    remote = ray.remote(max_retries=0)(_attempt)
-    pending = {remote.remote(work, job): job for job in jobs}
-    while pending:
-        (ready,), _ = ray.wait(list(pending), num_returns=1)
-        job = pending.pop(ready)
-        try:
-            yield job, ray.get(ready)
-        except ray.exceptions.RayError as error:
-            yield job, f"{type(error).__name__}: {error}"
+    return {each.name for each in job.needs()}
