@@ -2,10 +2,12 @@
 
     python benchmarks/label_efficiency.py DATA --out FOLDER [--arms scratch,pretrained]
         [--fractions 0.1,0.25,0.5,1] [--seeds 0,1,2] [--set NAME=VALUE ...]
+    python benchmarks/label_efficiency.py DATA --out FOLDER --summary
 
 What ``penumbra labels-curve`` does, in one process and with a light evaluation: a deterministic
 network, whole test films, macro AUC with a bootstrap over patients. Arms beside ``scratch`` are
-ablations of the pre-training. Writes ``rows.json``; finished rows are kept when it is run again.
+ablations of the pre-training. Writes ``rows.json`` (finished rows are kept when it is run again), then
+``summary.json``.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from penumbra import checkpoint, pipeline
 from penumbra.augment import to_display
@@ -82,13 +84,14 @@ def score(config: Config, ground: Ground, folder: Path, encoder: Path | None) ->
 
 
 def macro_auc(label: np.ndarray, probability: np.ndarray) -> float:
-    """Mean over findings that have both labels."""
-    columns = [
-        roc_auc_score(label[:, k], probability[:, k])
-        for k in range(label.shape[1])
-        if len(np.unique(label[:, k])) == 2
-    ]
-    return float(np.mean(columns)) if columns else float("nan")
+    """Mean over findings that have both labels, by ranks (Mann & Whitney)."""
+    positive = label.sum(0)
+    known = (positive > 0) & (positive < len(label))
+    if not known.any():
+        return float("nan")
+    ranks = (rankdata(probability, axis=0) * label).sum(0)[known]
+    n = positive[known]
+    return float(((ranks - n * (n + 1) / 2) / (n * (len(label) - n))).mean())
 
 
 def interval(values: np.ndarray) -> list[float]:
@@ -166,6 +169,7 @@ def main() -> None:
     parser.add_argument("--arms", default="scratch,pretrained")
     parser.add_argument("--fractions", default="0.1,0.25,0.5,1")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--summary", action="store_true", help="only summarise finished rows")
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -173,9 +177,12 @@ def main() -> None:
     base = {**ARMS["supervised"].settings, "data.split_seed": 0}
     base |= dict(item.split("=", 1) for item in arguments.set)
     out = arguments.out
-    ground = prepare(resolve("chest-xray", overrides=base), arguments.data, out / "ground")
     path = out / "rows.json"
     rows = json.loads(path.read_text()) if path.exists() else []
+    if arguments.summary:
+        summarise(rows, out)
+        return
+    ground = prepare(resolve("chest-xray", overrides=base), arguments.data, out / "ground")
     done = {(r["arm"], r["fraction"], r["seed"]) for r in rows}
     for seed in map(int, arguments.seeds.split(",")):
         for arm in arguments.arms.split(","):
@@ -200,7 +207,6 @@ def main() -> None:
                     f"{arm}@{fraction:g} seed {seed}: AUC {auc:.4f}, {row['cpu_seconds']} s",
                     flush=True,
                 )
-    summarise(rows, out)
 
 
 if __name__ == "__main__":
