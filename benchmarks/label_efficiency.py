@@ -6,7 +6,7 @@
 
 What ``penumbra labels-curve`` does, in one process and with a light evaluation: a deterministic
 network, whole test films, macro AUC with a bootstrap over patients. Arms beside ``scratch`` are
-ablations of the pre-training. Writes ``rows.json`` (finished rows are kept when it is run again), then
+ablations of the pre-training. Writes ``rows.json``, whose rows are kept when it is run again, then
 ``summary.json``.
 """
 
