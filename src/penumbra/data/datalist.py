@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penumbra.data import labels, tables
-from penumbra.data.thickness import slice_band
+from penumbra.data.acquisition import protocol_of
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Part, Task
 
@@ -50,7 +50,7 @@ def read(root: Path, modality: Modality) -> Cohort:
             c.images,
             c.segmentation,
             part=c.part,
-            protocol=slice_band(next(iter(c.images.values())), modality),
+            protocol=protocol_of(next(iter(c.images.values())), modality),
         )
         for c in cases
     ]

@@ -92,6 +92,26 @@ def read(path: Path) -> Volume:
         ) from error
 
 
+def tags(path: Path) -> dict[str, str]:
+    """What the first image below a path says of its acquisition; pixels are not read.
+
+    Empty where nothing there is a readable DICOM image: ``read`` says why.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        return {}
+    try:
+        dataset = next(_images(path, pydicom), None)
+    except (*_BROKEN, pydicom.errors.BytesLengthException, DataError):
+        return {}
+    return {} if dataset is None else _said(dataset)
+
+
+def _said(dataset: Any) -> dict[str, str]:
+    return {name: str(dataset.get(key)) for name, key in _TAGS.items() if dataset.get(key)}
+
+
 def _files(path: Path) -> Iterator[tuple[str, Any]]:
     """Names and what to open, without unpacking an archive to disk."""
     if path.is_dir():
@@ -250,14 +270,13 @@ def _values(dataset: Any) -> np.ndarray:
 
 
 def _with_tags(volume: Volume, dataset: Any, told: list[tuple[str, str]]) -> Volume:
-    tags = [(name, str(dataset.get(key))) for name, key in _TAGS.items() if dataset.get(key)]
     return Volume(
         volume.array,
         volume.affine,
         volume.file_shape,
         volume.file_affine,
         volume.full_scale,
-        (*tags, *told),
+        (*_said(dataset).items(), *told),
     )
 
 
