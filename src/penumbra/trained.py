@@ -26,6 +26,10 @@ from penumbra.types import Task
 
 WEIGHTS, RECORD, FAMILIARITY = "model.safetensors", "model.json", "familiarity.safetensors"
 
+RankedBy = Literal["disagreement", "uncertainty", "entropy"]
+"""Disagreement between draws; mean epistemic variance around the predicted foreground; mean
+predictive entropy of the whole scan."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -40,8 +44,7 @@ class Calibration:
         attention_u_ref: 95 % quantile of the variance of findings' maps between draws.
         relevance: how much of the regions shown alike experts marked, per attention bin and
             uncertainty bin (``attend.reliability.shares``); none without expert masks.
-        ranked_by: the score that ranks cases: the disagreement between draws or, where draws do
-            not differ, the uncertainty of the region.
+        ranked_by: the score that ranks cases, the one that ranked validation cases best.
         review_above: that score, from which a case goes to review.
         expected_dice: line from that score to the mean Dice (``evaluate.expected``); empty where
             too few cases were seen.
@@ -59,7 +62,7 @@ class Calibration:
     u_ref: float = 1.0
     attention_u_ref: float = 1.0
     relevance: list[list[float]] | None = None
-    ranked_by: Literal["disagreement", "uncertainty"] = "uncertainty"
+    ranked_by: RankedBy = "uncertainty"
     review_above: float | None = None
     expected_dice: dict[str, float] = field(default_factory=dict)
     volume_quantile: dict[str, float] = field(default_factory=dict)

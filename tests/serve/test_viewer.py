@@ -56,7 +56,8 @@ def write_case(folder: Path) -> None:
         name = scans[0].name.replace("img", "label")
         labels = np.asarray(nibabel.load(BTCV / "labelsTr" / name).dataobj).astype(np.uint8)
         if not SHOTS:  # every second voxel: software rendering pays for each
-            hu, labels, affine = hu[::2, ::2], labels[::2, ::2], affine @ np.diag([2, 2, 1, 1])
+            hu, labels = hu[::2, ::2, ::2], labels[::2, ::2, ::2]
+            affine = affine @ np.diag([2, 2, 2, 1])
         labels[labels > 3] = 0
     else:
         affine = np.diag([2.0, 2.0, 3.0, 1.0])
