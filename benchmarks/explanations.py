@@ -7,10 +7,11 @@ Run, once per data set (each finished cell is kept, so the same command continue
     python benchmarks/explanations.py table OUT             # OUT/table.json and a printed table
 
 Six conditions (L_att off, reliable, align; each with and without expert masks in training) and
-``--seeds`` seeds; in each of them our attention, post-hoc explainers and both priors on the same
-test images, beside a localizer of the same size trained on the masks alone. The methods that take
-dozens of passes (``SLOW``) explain the networks of one direction (``--slow-in``). Test patients
-choose nothing: thresholds, the best post-hoc method and the direction come from validation.
+three seeds; a seed's conditions share the steps before attention enters the loss. In each of them
+our attention, post-hoc explainers and both priors on the same test images, beside a localizer of
+the same size trained on the masks alone. The methods that take dozens of passes (``SLOW``) explain
+the networks of one direction (``--slow-in``). Test patients choose nothing: thresholds, the best
+post-hoc method and the direction come from validation.
 """
 
 import argparse
@@ -22,28 +23,29 @@ import numpy as np
 import torch
 from explanations_table import print_table
 from torch import nn
+from torch.utils.data import default_collate
 
-from penumbra import assess, pipeline, progress, trained
+from penumbra import assess, trained
 from penumbra.assess.explanations import compare, draw_maps
 from penumbra.assess.pictures import Picture, pictures
 from penumbra.assess.sanity import randomization
 from penumbra.attend.alignment import clinical_loss
-from penumbra.augment import augment, to_display
+from penumbra.augment import augment
 from penumbra.config import Config, resolve
 from penumbra.data.patches import Patches
 from penumbra.ground import Ground, prepare
 from penumbra.inference.explain import EXPLAINERS, Explainer
 from penumbra.model import Network
+from penumbra.training.schedule import step_generator
+from penumbra.training.supervised import Population, Supervised
 
 COMMON = {
-    "pretrain.steps": 0,
     "adversarial.weight": 0.0,
     "data.foreground": 0.0,
     "model.widths": [8, 16, 32, 64],
     "bayes.kl": 1e-3,
     "bayes.warm_start": 0.6,
-    "bayes.temper": [],
-    "attention.start": 0.3,
+    "attention.start": 0.6,
     "train.steps": 300,
     "train.batch": 16,
     "train.lr": 2e-3,
@@ -82,6 +84,44 @@ def chosen(ground: Ground, part: str) -> list[int]:
     return list(dict.fromkeys(middle))
 
 
+def trunk(config: Config, ground: Ground, out: Path) -> Network:
+    """The seed's network when attention enters: deterministic until then, Bayesian from there."""
+    network = trained.build(config, ground.store.task)
+    inside = [np.asarray(ground.store[i].image)[:, ground.store[i].body] for i in _every(ground, 5)]
+    pixels = np.concatenate(inside, axis=1)  # both modalities are stored in display units
+    network.encoder.input_mean.copy_(torch.from_numpy(pixels.mean(1)))
+    network.encoder.input_std.copy_(torch.from_numpy(pixels.std(1)))
+    begin = round(config.bayes.warm_start * config.train.steps)
+    path = out / f"trunk-{config.seed}.pt"
+    if path.exists():
+        network.load_state_dict(torch.load(path, weights_only=True))
+    else:
+        learn(Supervised(network, config, _population(config, ground)), ground, range(begin))
+        torch.save(network.state_dict(), path)
+    return network
+
+
+def learn(stage: Supervised, ground: Ground, steps: range) -> None:
+    """The supervised stage's steps, with a constant rate after the warm-up and no checkpoints."""
+    config = stage.config
+    samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
+    size, rate = config.train.batch, config.train.lr
+    stage.prepare(steps.start)
+    optimizer = torch.optim.Adam(stage.parameter_groups(), lr=rate)
+    stage.module.train()
+    for step in steps:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"] * min(1.0, (step - steps.start + 1) / 15)
+        batch = default_collate([samples[step * size + k] for k in range(size)])
+        generator = step_generator(config.seed, step)
+        optimizer.zero_grad(set_to_none=True)
+        stage.loss(batch, step, generator)["total"].backward()
+        nn.utils.clip_grad_norm_(stage.module.parameters(), config.train.clip_norm)
+        optimizer.step()
+        stage.after_step(step)
+    stage.module.eval()
+
+
 def localizer(config: Config, ground: Ground, out: Path) -> Network:
     """A network of the same size and steps that sees masks alone, one output per finding."""
     network = Network(
@@ -100,45 +140,50 @@ def localizer(config: Config, ground: Ground, out: Path) -> Network:
     annotated = [i for i in ground.parts["train"] if any(r > 0 for r in ground.store[i].mapped)]
     samples = Patches(ground.store, annotated, settings=config.data, seed=config.seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.train.lr)
-    chance = torch.Generator().manual_seed(config.seed)
-    batch = config.train.batch
-    with progress.bar("localizer", config.train.steps) as advance:
-        for step in range(config.train.steps):
-            items = [samples[step * batch + k] for k in range(batch)]
-            moved, _, masks = augment(
-                torch.stack([item["image"] for item in items]),
-                None,
-                torch.stack([item["masks"] for item in items]),
-                modality=config.modality,
-                generator=chance,
-                probability=config.train.augment,
-                spacing_mm=ground.spacing_mm,
-            )
-            stated = network(_display(moved, config)).segmentation[:, 1:].sigmoid()
-            annotated_pairs = torch.stack([item["annotated"] for item in items])[:, 1:]
-            loss = clinical_loss(stated, masks[:, 1:], annotated_pairs)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), config.train.clip_norm)
-            optimizer.step()
-            advance(f"loss {float(loss.detach()):.3f}")
+    size = config.train.batch
+    for step in range(config.train.steps):
+        batch = default_collate([samples[step * size + k] for k in range(size)])
+        moved, _, masks = augment(
+            batch["image"],
+            None,
+            batch["masks"],
+            modality=config.modality,
+            generator=step_generator(config.seed, step),
+            probability=config.train.augment,
+            spacing_mm=ground.spacing_mm,
+        )
+        stated = network(moved).segmentation[:, 1:].sigmoid()
+        loss = clinical_loss(stated, masks[:, 1:], batch["annotated"][:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), config.train.clip_norm)
+        optimizer.step()
     torch.save(network.state_dict(), path)
     return network.eval()
 
 
-def _display(image: torch.Tensor, config: Config) -> torch.Tensor:
-    return to_display(image, modality=config.modality, window_hu=config.data.window_hu)
+def _population(config: Config, ground: Ground) -> Population:
+    images, voxels = len(ground.parts["train"]), int(np.prod(config.data.patch))
+    return Population(images=images, voxels=voxels, spacing_mm=ground.spacing_mm)
 
 
-def cell(folder: Path, out: Path, config: Config, methods: list[Explainer]) -> None:
-    """Train one condition and judge every map on validation and on test patients."""
+def _every(ground: Ground, n: int) -> list[int]:
+    return ground.parts["train"][::n]
+
+
+def cell(folder: Path, out: Path, config: Config, methods: list[Explainer]) -> bool:
+    """Train one condition, judge every map on validation and test patients; False if it is done."""
     name = f"{config.attention.direction}-{config.attention.clinical:g}-{config.seed}"
     done = out / f"{name}.json"
     if done.exists():
-        return
-    pipeline.train(config, folder, out / name)
-    model = trained.load(out / name)
+        return False
     ground = prepare(config, folder, out / name)
+    stage = Supervised(trunk(config, ground, out), config, _population(config, ground))
+    begin = round(config.bayes.warm_start * config.train.steps)
+    learn(stage, ground, range(begin, config.train.steps))
+    model = trained.Trained(stage.module, ground.store.task, config)
+    model = assess.calibrate_attention(model, ground.store, chosen(ground, "val"))
+    model.save(out / name / "model")
     finder = localizer(config, ground, out)
 
     @torch.no_grad()
@@ -163,6 +208,7 @@ def cell(folder: Path, out: Path, config: Config, methods: list[Explainer]) -> N
     sane = [m for m in methods if m not in ("modulated", "occlusion")]
     record["randomized"] = randomization(model, judged[:SANE], sane)
     done.write_text(json.dumps(record))
+    return True
 
 
 def _padded(maps: list[np.ndarray]) -> np.ndarray:
@@ -182,6 +228,7 @@ def main() -> None:
     run.add_argument("folder", type=Path)
     run.add_argument("out", type=Path)
     run.add_argument("--seeds", type=int, default=3)
+    run.add_argument("--cells", type=int, default=99, help="stop after so many new ones")
     run.add_argument("--slow-in", choices=DIRECTIONS, default="off")
     verbs.add_parser("table").add_argument("out", type=Path)
     args = parser.parse_args()
@@ -189,9 +236,12 @@ def main() -> None:
         print_table(args.out)
         return
     args.out.mkdir(parents=True, exist_ok=True)
+    left = args.cells
     for seed, direction, masks in product(range(args.seeds), DIRECTIONS, MASKS):
+        if left == 0:
+            return
         methods = [m for m in EXPLAINERS if m not in SLOW or direction == args.slow_in]
-        cell(args.folder, args.out, settings(args.data, seed, direction, masks), methods)
+        left -= cell(args.folder, args.out, settings(args.data, seed, direction, masks), methods)
 
 
 if __name__ == "__main__":
