@@ -88,7 +88,9 @@ def trunk(config: Config, ground: Ground, out: Path) -> Network:
     """The seed's network when attention enters: deterministic until then, Bayesian from there."""
     network = trained.build(config, ground.store.task)
     inside = [np.asarray(ground.store[i].image)[:, ground.store[i].body] for i in _every(ground, 5)]
-    pixels = np.concatenate(inside, axis=1)  # both modalities are stored in display units
+    pixels = np.concatenate(inside, axis=1).astype(
+        np.float32
+    )  # both modalities are stored in display units
     network.encoder.input_mean.copy_(torch.from_numpy(pixels.mean(1)))
     network.encoder.input_std.copy_(torch.from_numpy(pixels.std(1)))
     begin = round(config.bayes.warm_start * config.train.steps)
