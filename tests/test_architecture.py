@@ -13,10 +13,11 @@ LAYERS = [
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},
     {"model"},
+    {"reference"},
     {"trained", "ground"},
     {"report", "training", "inference", "export"},
     {"assess"},
-    {"pipeline", "serve"},
+    {"pipeline", "serve", "foreign"},
     {"study", "doctor"},
     {"cli"},
 ]

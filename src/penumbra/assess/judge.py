@@ -1,8 +1,7 @@
 """The evaluation of one trained model (METHOD section 5): files in, rows with intervals out."""
 
-import csv
-import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from penumbra import progress
 from penumbra.assess.calibrate import expert_masks
 from penumbra.assess.conformal import coverage
-from penumbra.assess.curves import diagram, risk_coverage
+from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.assess.hardship import hardship
 from penumbra.assess.samples import Samples
 from penumbra.bayes import diagnostics
@@ -59,19 +58,27 @@ UNCERTAINTIES = {
 Tallies = dict[str, calibration.Tally]
 
 
-def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: Path) -> Path:
+def assess(
+    model: Trained,
+    store: Store,
+    indices: dict[Part, list[int]],
+    *,
+    out: Path,
+    parts: Sequence[Part] = JUDGED,
+) -> Path:
     """Score validation and test patients; write metrics, cases, curves and samples."""
     rows: list[Row] = []
     table: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
-    for part in JUDGED:
-        judged = _judge(model, store, parts[part], part, Samples(out) if part == "test" else None)
+    for part in parts:
+        samples = Samples(out) if part == "test" else None
+        judged = judge(model, store, indices[part], part, samples=samples)
         rows += judged.rows(model, part)
         table += judged.table(part)
         curves = judged.curves()
-    harder = hardship(model, store, parts["test"])
+    harder = hardship(model, store, indices["test"])
     curves["robustness"] = harder.series
-    write_text(out / "cases.csv", _csv(table))
+    write_text(out / "cases.csv", table_text(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
     write_text(out / "evaluation" / "probes.json", json.dumps(harder.probes))
     tree = json.loads(to_json(rows + harder.rows))
@@ -143,12 +150,7 @@ class Judged:
         """One line per case for ``cases.csv``."""
         lines: list[dict[str, Any]] = []
         for case, scored in zip(self.cases, self.scores, strict=True):
-            line: dict[str, Any] = {"case": case.id, "patient": case.patient}
-            line |= {"site": case.site or "", "part": part}
-            line |= {
-                metric if label in (ALL, MEAN) else f"{metric}_{label}": value
-                for (metric, label), value in scored.scores.items()
-            }
+            line = table_line(scored, part=part, site=case.site or "")
             if self.findings:
                 place = len(lines)
                 for f, name in enumerate(self.findings):
@@ -178,9 +180,15 @@ class Judged:
 
 
 @torch.inference_mode()
-def _judge(
-    model: Trained, store: Store, indices: list[int], part: Part, samples: Samples | None
+def judge(
+    model: Trained,
+    store: Store,
+    indices: list[int],
+    part: Part,
+    *,
+    samples: Samples | None = None,
 ) -> Judged:
+    """Every case scored by itself; nothing is written."""
     settings = model.config
     generator = torch.Generator().manual_seed(settings.seed + 1)
     draws = posterior(model.network, settings.evaluate.draws, generator=generator)
@@ -272,14 +280,3 @@ def _posterior(model: Trained) -> dict[str, Any]:
         "tempering": model.calibration.tempering,
         "layers": [asdict(each) for each in diagnostics(model.network)],
     }
-
-
-def _csv(table: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for line in table for name in line))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in table
-    )
-    return buffer.getvalue()
