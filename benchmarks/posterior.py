@@ -1,16 +1,15 @@
 """What T posterior draws cost, as ratios to one deterministic pass of the same network.
 
-Run: ``OMP_NUM_THREADS=1 python benchmarks/posterior.py [--quick] [--peers PATH]``. Every row of a
+Run: ``OMP_NUM_THREADS=1 python benchmarks/posterior.py --dim 2 [--peers PATH]``. Every row of a
 block is timed in the same run, candidates in turn, CPU seconds of the process, medians of the
 per-round ratios. The unit is the *plain* pass: up-sampling, concatenation and one convolution, as
 U-Nets are usually written; the same network in Penumbra's own form is a row of its own.
-``--peers`` is a folder with torch-uncertainty or bayesian-torch (``pip install --no-deps -t``).
+``--peers`` is a folder with torch-uncertainty and bayesian-torch (``pip install --no-deps -t``).
 """
 
 import argparse
 import ctypes
 import gc
-import importlib
 import resource
 import statistics
 import sys
@@ -20,25 +19,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import peers as others
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from penumbra import bayes
 from penumbra.bayes.bank import WeightBank
-from penumbra.bayes.propagate import propagate
+from penumbra.bayes.propagate import Propagation
+from penumbra.bayes.stream import window_maps
 from penumbra.model import Network
 
 CLASSES = 4
-PEER_PRIOR = {
-    "prior_mean": 0.0,
-    "prior_variance": 1.0,
-    "posterior_mu_init": 0.0,
-    "posterior_rho_init": -3.0,
-}
 NETWORKS = {
-    "2-D 128^2, 32-64-128-256-512": (2, (32, 64, 128, 256, 512), (128, 128)),
-    "3-D 64^3, 16-32-64-128": (3, (16, 32, 64, 128), (64, 64, 64)),
+    2: ("2-D 128^2, 32-64-128-256-512", (32, 64, 128, 256, 512), (128, 128)),
+    3: ("3-D 64^3, 16-32-64-128", (16, 32, 64, 128), (64, 64, 64)),
 }
 Candidate = Callable[[], object]
 
@@ -78,12 +73,9 @@ def plain(dim: int, widths: tuple[int, ...], convs: int) -> Network:
     return net
 
 
-def banked(bank: WeightBank, x: Tensor, draws: int) -> Tensor:
-    moments = bayes.Moments()
-    encoded = bank.encode(x)
-    for t in range(draws):
-        moments.update(bank.decode(encoded, t).segmentation.softmax(1))
-    return moments.uncertainty().mutual_information_nats
+def banked(bank: bayes.Bank, x: Tensor, draws: int) -> Tensor:
+    """The product's own path: moments, label maps and all."""
+    return window_maps(bank, x, draws=draws).voxels.mutual_information_nats
 
 
 def naive(net: Network, x: Tensor, draws: int, generator: torch.Generator) -> Tensor:
@@ -139,50 +131,48 @@ def watching() -> Iterator[list[float]]:
         thread.join()
 
 
-def correlation(a: Tensor, b: Tensor) -> float:
-    return float(torch.stack([a.flatten(), b.flatten()]).corrcoef()[0, 1])
-
-
-def peer_layers(name: str, net: Network) -> bool:
-    """Swap decoder and heads for a peer's layers; False if the peer is not there."""
-    try:
-        layers = importlib.import_module(name)
-    except ImportError as error:
-        print(f"  {name}: not importable here ({error}); row skipped")
-        return False
-    for part in (net.decoder, net.heads):
-        for parent in list(part.modules()):
-            for key, child in list(parent.named_children()):
-                if isinstance(child, (nn.Conv2d, nn.Conv3d)):
-                    kind = f"Conv{len(child.kernel_size)}dReparameterization"
-                    peer = getattr(layers, kind)(
-                        child.in_channels,
-                        child.out_channels,
-                        child.kernel_size[0],
-                        padding=child.padding[0],
-                        bias=child.bias is not None,
-                        **PEER_PRIOR,
-                    )
-                    setattr(parent, key, First(peer, up=False))
-                elif isinstance(child, PlainUp):
-                    out, fan_in = child.weight.shape[:2]
-                    kind = f"Conv{child.weight.dim() - 2}dReparameterization"
-                    peer = getattr(layers, kind)(fan_in, out, 3, padding=1, **PEER_PRIOR)
-                    setattr(parent, key, First(peer, up=True))
-    return True
-
-
-class First(nn.Module):
-    """A peer's layer returns (output, KL); keep the output."""
-
-    def __init__(self, layer: nn.Module, *, up: bool) -> None:
-        super().__init__()
-        self.layer, self.up = layer, up
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.up:
-            x = functional.interpolate(x, scale_factor=2.0)
-        return self.layer(x)[0]
+def block(dim: int, convs: int, options: argparse.Namespace) -> None:
+    title, widths, size = NETWORKS[dim]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, *size, generator=generator)
+    unit, own = plain(dim, widths, convs), build(dim, widths, convs)
+    variational, light = build(dim, widths, convs), build(dim, widths, convs)
+    bayes.convert(variational, sigma0=0.3)
+    bayes.convert(light, sigma0=0.3, scope="light")
+    exact, shared = (
+        bayes.bank(variational, draws=64, generator=generator, skip=skip)
+        for skip in ("exact", "mean")
+    )
+    few = bayes.bank(light, draws=32, generator=generator)
+    candidates: dict[str, Candidate] = {
+        "one plain pass": lambda: unit(x).segmentation.softmax(1),
+        "one pass, our form": lambda: own(x).segmentation.softmax(1),
+        "variance propagation, no draws": lambda: banked(Propagation(variational), x, 99),
+        "T=8 bank": lambda: banked(exact, x, 8),
+        "T=8 bank, skip at mean": lambda: banked(shared, x, 8),
+        "T=8 bank, light posterior": lambda: banked(few, x, 8),
+    }
+    if options.compile:
+        decode = torch.compile(few.decode)
+        quick = Compiled(few, decode)
+        candidates["T=32 bank, light posterior, compiled"] = lambda: banked(quick, x, 32)
+    if not options.quick:
+        candidates["T=32 bank"] = lambda: banked(exact, x, 32)
+        candidates["T=32 bank, skip at mean"] = lambda: banked(shared, x, 32)
+        candidates["T=32 bank, light posterior"] = lambda: banked(few, x, 32)
+    if options.peers:
+        candidates["T=8 naive passes"] = lambda: naive(variational, x, 8, generator)
+        for name, swap in others.PEERS.items():
+            peer = plain(dim, widths, convs)
+            swap(peer, PlainUp)
+            candidates[f"T=8 {name}"] = lambda peer=peer: peer_passes(peer, x, 8)
+    weights = sum(p.numel() for p in bayes.rho_parameters(variational))
+    print(f"\n{title}, {convs} convolution(s) per level, {weights / 1e6:.2f} M Bayesian weights")
+    with torch.inference_mode():
+        for name, ratio in ratios(candidates, options.rounds).items():
+            print(f"  {name:45s} {ratio:7.2f}")
+        if options.memory:
+            memory(unit, exact, shared, x)
 
 
 def peer_passes(net: Network, x: Tensor, draws: int) -> Tensor:
@@ -192,48 +182,16 @@ def peer_passes(net: Network, x: Tensor, draws: int) -> Tensor:
     return moments.uncertainty().mutual_information_nats
 
 
-def block(title: str, convs: int, options: argparse.Namespace) -> None:
-    quick = options.quick
-    dim, widths, size = NETWORKS[title]
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(1, 1, *size, generator=generator)
-    unit, own, variational = (
-        plain(dim, widths, convs),
-        build(dim, widths, convs),
-        build(dim, widths, convs),
-    )
-    bayes.convert(variational, sigma0=0.3)
-    most = 8 if quick else 32
-    exact, shared = (
-        bayes.bank(variational, draws=64, generator=generator, skip=skip)
-        for skip in ("exact", "mean")
-    )
-    compiled = torch.compile(own) if options.compile else None
-    candidates: dict[str, Candidate] = {
-        "one plain pass": lambda: unit(x).segmentation.softmax(1),
-        "one pass, our form": lambda: own(x).segmentation.softmax(1),
-        "variance propagation, no draws": lambda: propagate(variational, x),
-        "T=8 bank": lambda: banked(exact, x, 8),
-        "T=8 bank, skip at mean": lambda: banked(shared, x, 8),
-        "T=8 naive passes": lambda: naive(variational, x, 8, generator),
-    }
-    if compiled is not None:
-        candidates["one pass, our form, compiled"] = lambda: compiled(x)
-    if not quick:
-        candidates[f"T={most} bank"] = lambda: banked(exact, x, most)
-        candidates[f"T={most} bank, skip at mean"] = lambda: banked(shared, x, most)
-    if options.peers:
-        peer = plain(dim, widths, convs)
-        if peer_layers("bayesian_torch.layers", peer):
-            candidates["T=8 bayesian-torch, reparameterization"] = lambda: peer_passes(peer, x, 8)
-    weights = sum(p.numel() for p in bayes.rho_parameters(variational))
-    print(f"\n{title}, {convs} convolution(s) per level, {weights / 1e6:.2f} M Bayesian weights")
-    with torch.inference_mode():
-        for name, ratio in ratios(candidates, options.rounds).items():
-            print(f"  {name:45s} {ratio:7.2f}")
-        if options.memory:
-            memory(unit, exact, shared, x)
-        fidelity(variational, exact, shared, x, quick=quick)
+class Compiled:
+    """A bank whose decoder torch has compiled."""
+
+    coherent = True
+
+    def __init__(self, bank: WeightBank, decode: Callable[..., object]) -> None:
+        self.encode, self.decode, self.length = bank.encode, decode, len(bank)
+
+    def __len__(self) -> int:
+        return self.length
 
 
 def memory(unit: Network, exact: WeightBank, shared: WeightBank, x: Tensor) -> None:
@@ -247,6 +205,8 @@ def memory(unit: Network, exact: WeightBank, shared: WeightBank, x: Tensor) -> N
     runs["T=64 bank"] = lambda: banked(exact, x, 64)
     runs["T=8 bank, skip at mean"] = lambda: banked(shared, x, 8)
     first = None
+    size = sum(k.numel() + (0 if b is None else b.numel()) for k, b in exact.draws[0]) * 4 / 2**20
+    print(f"  memory: one draw's weights in the bank {size:.1f} MiB, held before the peaks below")
     for name, run in runs.items():
         with watching() as peak:
             run()
@@ -254,40 +214,22 @@ def memory(unit: Network, exact: WeightBank, shared: WeightBank, x: Tensor) -> N
         print(f"  memory: {name:37s} {peak[0]:7.1f} MiB ({peak[0] / first:.2f})")
 
 
-def fidelity(
-    net: Network, exact: WeightBank, shared: WeightBank, x: Tensor, *, quick: bool
-) -> None:
-    """Mutual-information maps against many exact draws (another bank), random weights."""
-    many = 64 if quick else 128
-    reference = bayes.bank(net, draws=many, generator=torch.Generator().manual_seed(9))
-    wanted = banked(reference, x, many)
-    maps = {
-        "T=32 bank": banked(exact, x, 32),
-        "T=32 bank, skip at mean": banked(shared, x, 32),
-        "variance propagation": propagate(net, x)[0].mutual_information_nats,
-    }
-    for name, got in maps.items():
-        scale = float(got.mean() / wanted.mean())
-        print(f"  map vs T={many}: {name:33s} r={correlation(got, wanted):.3f} scale={scale:.2f}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="2-D and T=8 only")
+    parser.add_argument("--dim", type=int, nargs="+", default=[2, 3])
+    parser.add_argument("--quick", action="store_true", help="T=8 only")
     parser.add_argument("--peers", type=Path, help="folder with peer packages")
     parser.add_argument("--memory", action="store_true", help="peak memory; slows what follows")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compile", action="store_true", help="time torch.compile too (slow)")
+    parser.add_argument("--compile", action="store_true", help="compiled, too (slow)")
     parser.add_argument("--convs", type=int, nargs="+", default=[2, 1], help="per decoder level")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.peers:
-        sys.path.append(str(arguments.peers))
-    else:
-        print("peers: no --peers folder given; their rows are skipped")
+        others.find(arguments.peers)
     for convs in arguments.convs:
-        for title in list(NETWORKS)[: 1 if arguments.quick else 2]:
-            block(title, convs, arguments)
+        for dim in arguments.dim:
+            block(dim, convs, arguments)
 
 
 if __name__ == "__main__":

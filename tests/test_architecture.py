@@ -13,6 +13,7 @@ LAYERS = [
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},
     {"model"},
+    {"reference"},
     {"trained", "ground"},
     {"report", "training", "inference", "export"},
     {"assess"},

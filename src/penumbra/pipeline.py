@@ -4,7 +4,7 @@ Every stage leaves its result in the run folder; a stage that is complete is ski
 interrupted continues.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +30,11 @@ from penumbra.pretrain.transfer import adapt
 from penumbra.report import build as build_report
 from penumbra.trained import Trained
 from penumbra.training import ranks
-from penumbra.training.loop import fit
+from penumbra.training.loop import Validate, fit
 from penumbra.training.schedule import Schedule
 from penumbra.training.selfsupervised import Pretraining
 from penumbra.training.supervised import Population, Supervised
-from penumbra.types import Modality
+from penumbra.types import Modality, Part
 
 PROBED = 128
 """Patches of each side that a probe of the features, or a Laplace fit, looks at."""
@@ -88,12 +88,12 @@ def train(
         return _train(config, _ground(config, data, out), out, encoder, deadline)
 
 
-def evaluate(run: Path, *, data: Path | None = None) -> Path:
+def evaluate(run: Path, *, data: Path | None = None, parts: Sequence[Part] = assess.JUDGED) -> Path:
     """Judge a run's model on its held-out patients; returns ``metrics.json``."""
     with locked(run):
         model = trained.load(run, device=device(load(run / "config.yaml")))
-        ground = prepare(model.config, data_folder(run, data), run)
-        return assess.assess(model, ground.store, ground.parts, out=run)
+        ground = prepare(model.config, data_folder(run, data), run, visiting=data is not None)
+        return assess.assess(model, ground.store, ground.parts, out=run, parts=parts)
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _pretrain(config: Config, ground: Ground, out: Path, deadline: float | None)
         schedule,
         folder=out / "pretrain",
         device=device(config),
-        validate=lambda step: _probe(objective, samples, ground, config),
+        validate=_if_wanted(config, lambda step: _probe(objective, samples, ground, config)),
     )
     encoder = out / "pretrain" / "encoder.safetensors"
     if ranks.is_first():
@@ -166,7 +166,10 @@ def _train(
         _schedule(config, deadline),
         folder=out / "train",
         device=device(config),
-        validate=lambda step: assess.validate(network, ground.store, ground.parts["val"], config),
+        validate=_if_wanted(
+            config,
+            lambda step: assess.validate(network, ground.store, ground.parts["val"], config),
+        ),
     )
     if not ranks.is_first():
         return out / "model"
@@ -234,6 +237,10 @@ def _probe(
 
     classes = len(ground.store.task.classes)
     return probe_scores(objective.represent, batches(samples), batches(held_out), classes=classes)
+
+
+def _if_wanted(config: Config, validate: Validate) -> Validate | None:
+    return validate if config.train.validate_every else None
 
 
 def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from penumbra.config.schema import Draws
 from penumbra.errors import ConfigError, DataError
 from penumbra.files import write_text
 from penumbra.model import Network
+from penumbra.reference import Reference
 from penumbra.types import Task
 
 WEIGHTS, RECORD = "model.safetensors", "model.json"
@@ -85,6 +86,16 @@ class Trained:
 
 def build(config: Config, task: Task) -> Network:
     """The network that a configuration and a task ask for, with seeded initial weights."""
+    if config.model.architecture != "penumbra":
+        return Reference(
+            config.model.architecture,
+            channels=len(task.channels),
+            classes=len(task.classes),
+            findings=len(task.findings),
+            dim=config.data.dim,
+            widths=config.model.widths,
+            seed=config.seed,
+        )
     return Network(
         channels=len(task.channels),
         classes=len(task.classes),

@@ -91,12 +91,14 @@ class Output:
             one map for a segmentation task, then one per finding.
         spread: log-variances of the class logits, then their factors, where the network predicts
             them (``penumbra.bayes.spread``); ``segmentation`` is then the logits' mean.
+        deep: class logits of coarser levels, finest first, for deep supervision while training.
     """
 
     segmentation: Float[Tensor, "b c *space"] | None
     findings: Float[Tensor, "b f"] | None
     attention: tuple[Tensor, ...] = ()
     spread: Float[Tensor, "b k *space"] | None = None
+    deep: tuple[Float[Tensor, "b c *space"], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,17 +214,9 @@ def test_dropout_has_no_width_and_widths_are_positive() -> None:
         temper(variational(2), 0.0)
 
 
-def test_antithetic_draws_mirror_each_other_around_the_mean_weights() -> None:
-    net = variational(2)
-    draws = bayes.bank(
-        net, draws=4, generator=torch.Generator().manual_seed(0), antithetic=True
-    ).draws
-    for layer, plus, minus in zip(stochastic_layers(net), draws[0], draws[1], strict=True):
-        torch.testing.assert_close((plus[0] + minus[0]) / 2, layer.mean()[0].detach())
-    with pytest.raises(ValueError, match="come in pairs"):
-        bayes.bank(net, draws=3, generator=torch.Generator(), antithetic=True)
+def test_no_draws_are_refused() -> None:
     with pytest.raises(ValueError, match="draws=0"):
-        bayes.bank(net, draws=0, generator=torch.Generator())
+        bank(variational(2), 0)
 
 
 def test_a_shared_skip_path_changes_little_and_only_the_skip_path() -> None:

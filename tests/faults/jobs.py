@@ -141,7 +141,7 @@ def results(run: Path) -> dict[str, str]:
     return found
 
 
-VOLATILE = r'"?(time_s|seconds|workers)"?: ?[-0-9.e]+,?'
+VOLATILE = r'"?(time_s|seconds|workers|sha256)"?: ?("\w+"|[-0-9.e]+),?'
 """What two equal runs may say differently."""
 
 

@@ -7,35 +7,32 @@ from typing import Any
 import pytest
 
 from penumbra.config import resolve
-from penumbra.errors import DataError
+from penumbra.errors import ConfigError, DataError
 from penumbra.evaluate.statistics import Interval, verdict
 from penumbra.study import matrix
 from penumbra.study.arms import ARMS, chosen
-from penumbra.study.matrix import Job, Study
-from penumbra.study.rows import read_row, write_row
+from penumbra.study.job import Job
+from penumbra.study.matrix import Study
+from penumbra.study.rows import columns, read_row, write_row
 from penumbra.study.tables import rebuild
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    arms = tuple(chosen(["main"]))
-    made = Study(resolve("phantom-mri", size="tiny"), tmp_path, tmp_path / "s", arms, (0.5, 1.0), 2)
-    matrix.begin(made)
-    return made
 
 
 def row(arm: str, fraction: float, seed: int, dice: float) -> dict[str, Any]:
     cases = [{"case": str(i), "patient": f"0{i}", "dice": dice + 0.01 * i} for i in range(6)]
     base = {"arm": arm, "fraction": fraction, "seed": seed, "split_hash": "h", "seconds": 1.0}
-    return base | {"cases": cases, "probes": [], "second_head": None}
+    return base | {"cases": columns(cases), "probes": []}
 
 
 def test_every_arm_resolves_on_every_preset() -> None:
     for arm in ARMS.values():
         resolve("phantom-xray", size="tiny", overrides=arm.settings)
+    assert "nnunet-style" not in {arm.name for arm in chosen(["all"], modality="xray")}
+    with pytest.raises(ConfigError, match=r"nnunet-style: gives no findings; suited: .*densenet"):
+        chosen(["nnunet-style"], modality="xray")
 
 
 def test_the_matrix_is_every_arm_fraction_and_seed_once(study: Study) -> None:
+    matrix.begin(study)
     cells = study.cells()
     assert len(cells) == len({cell.name for cell in cells}) == 5 * 2 * 2 + 2
     assert cells[-1].arm == "seed-ensemble"
@@ -45,6 +42,7 @@ def test_the_matrix_is_every_arm_fraction_and_seed_once(study: Study) -> None:
 
 def test_a_crashed_cell_is_retried_once_and_reported_and_the_others_go_on(study: Study) -> None:
     tried: list[str] = []
+    matrix.begin(study)
     jobs = study.cells()[:3]
 
     def work(job: Job) -> None:
@@ -66,7 +64,7 @@ def test_a_tampered_row_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_row(path, row("ours", 1.0, 0, 0.8))
     assert read_row(path)["cases"][0]["patient"] == "00"
-    path.write_text(path.read_text().replace("0.8,", "0.9,").replace('"dice": 0.8', '"dice": 0.9'))
+    path.write_text(path.read_text().replace('"dice":[0.8,', '"dice":[0.9,'))
     with pytest.raises(DataError, match="was changed after it was written"):
         read_row(path)
 

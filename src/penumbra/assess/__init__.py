@@ -2,8 +2,8 @@
 
 from penumbra.assess.attention import calibrate_attention
 from penumbra.assess.calibrate import calibrate
-from penumbra.assess.judge import assess
+from penumbra.assess.judge import JUDGED, assess, judge
 from penumbra.assess.temper import temper
 from penumbra.assess.validate import validate
 
-__all__ = ["assess", "calibrate", "calibrate_attention", "temper", "validate"]
+__all__ = ["JUDGED", "assess", "calibrate", "calibrate_attention", "judge", "temper", "validate"]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -59,17 +60,25 @@ UNCERTAINTIES = {
 Tallies = dict[str, calibration.Tally]
 
 
-def assess(model: Trained, store: Store, parts: dict[Part, list[int]], *, out: Path) -> Path:
+def assess(
+    model: Trained,
+    store: Store,
+    indices: dict[Part, list[int]],
+    *,
+    out: Path,
+    parts: Sequence[Part] = JUDGED,
+) -> Path:
     """Score validation and test patients; write metrics, cases, curves and samples."""
     rows: list[Row] = []
     table: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
-    for part in JUDGED:
-        judged = _judge(model, store, parts[part], part, Samples(out) if part == "test" else None)
+    for part in parts:
+        samples = Samples(out) if part == "test" else None
+        judged = judge(model, store, indices[part], part, samples=samples)
         rows += judged.rows(model, part)
         table += judged.table(part)
         curves = judged.curves()
-    harder = hardship(model, store, parts["test"])
+    harder = hardship(model, store, indices["test"])
     curves["robustness"] = harder.series
     write_text(out / "cases.csv", _csv(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
@@ -178,9 +187,15 @@ class Judged:
 
 
 @torch.inference_mode()
-def _judge(
-    model: Trained, store: Store, indices: list[int], part: Part, samples: Samples | None
+def judge(
+    model: Trained,
+    store: Store,
+    indices: list[int],
+    part: Part,
+    *,
+    samples: Samples | None = None,
 ) -> Judged:
+    """Every case scored by itself; nothing is written."""
     settings = model.config
     generator = torch.Generator().manual_seed(settings.seed + 1)
     draws = posterior(model.network, settings.evaluate.draws, generator=generator)

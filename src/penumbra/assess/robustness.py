@@ -63,9 +63,9 @@ def examine(
     config = model.config if model else load(run / "config.yaml")
     if not all(1 <= severity <= 5 for severity in asked.severities):
         raise ConfigError(f"severities are 1 to 5, got {list(asked.severities)}")
-    radii = [_radius(text, config) for text in asked.eps]
+    radii = tuple(_radius(text, config) for text in asked.eps)
     with locked(run):
-        ground = prepare(config, data_folder(run, data), run)
+        ground = prepare(config, data_folder(run, data), run, visiting=data is not None)
     settings = config.evaluate.model_copy(
         update={"attack_cases": asked.cases, "severities": asked.severities, "attack_eps": radii}
     )
@@ -80,7 +80,7 @@ def examine(
             ladder = replace(ladder, methods=tuple(m for m in methods if m != "transfer"))
     task, test = ground.store.task, ground.parts["test"]
     found = attack(subject, config, task, ground.store, test, planned(config, ladder))
-    record = _record(run, asked, found) | {"eps": radii}
+    record = _record(run, asked, found) | {"eps": list(radii)}
     write_text(out / "robustness.json", json.dumps(record, indent=1) + "\n")
     return record, [out / "robustness.json", *write_robustness(out, record)]
 

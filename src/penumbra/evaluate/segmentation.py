@@ -45,7 +45,8 @@ def score_segmentation(
     Args:
         regions: evaluated structure -> class indices whose union it is.
         uncertainty: name -> map; each gives ``error_auroc/<name>`` within the region of interest,
-            and ``uncertainty/<name>/<aggregation>``, the case's own score.
+            ``uncertainty/<name>/<aggregation>``, the case's own score, and
+            ``structure_uncertainty/<name>``, its mean where a region was predicted.
 
     Undefined figures are NaN. Voxels with reference -1 count nowhere.
     """
@@ -66,6 +67,11 @@ def score_segmentation(
     for metric in ("dice", "hd95_mm", "surface_dice"):
         scores[metric, MEAN] = mean_of_defined([scores[metric, name] for name in regions])
     scores |= score_calibration(p, labels, regions=regions, spacing_mm=spacing_mm, rules=rules)
+    for name, each in (uncertainty or {}).items():
+        unsure = as_numpy(each)
+        for region, (mine, _) in masks.items():
+            inside = float(unsure[mine].mean()) if mine.any() else math.nan
+            scores[f"structure_uncertainty/{name}", region] = inside
     return scores | _uses(uncertainty or {}, predicted, labels, roi)
 
 

@@ -16,6 +16,7 @@ from penumbra.attend.composite import composite
 from penumbra.bayes.bank import Bank
 from penumbra.bayes.stopping import LEAST, enough_draws
 from penumbra.bayes.stream import WindowMaps, window_maps
+from penumbra.bayes.uncertainty import surprise
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
 from penumbra.inference.windows import Window, windows
@@ -143,7 +144,7 @@ class _Canvas:
         probability = self.sums["probability"]
         entropy = torch.zeros_like(self.weight)
         for of_class in probability:  # class by class: no second array of all classes
-            entropy += torch.special.entr(of_class)
+            entropy += surprise(of_class)
         return Uncertainty(
             **self.sums,
             total=self.sums["epistemic"] + self.sums["aleatoric"],

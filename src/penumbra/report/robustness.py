@@ -17,7 +17,8 @@ from penumbra.report.words import spell
 Record = Mapping[str, Any]
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#8B4513")
 """Okabe and Ito 2008, told apart by color-blind readers too."""
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*h"
+"""One more than colors, so that no two of many curves look alike."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">

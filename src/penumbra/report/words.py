@@ -22,6 +22,7 @@ _WORDS = {
     "ood": "OOD",
     "spearman": "Spearman",
     "kl": "KL",
+    "apgd": "APGD",
     "fgsm": "FGSM",
     "pgd": "PGD",
     "mri": "MRI",

@@ -6,9 +6,10 @@ name says (METHOD section 5).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from penumbra.errors import ConfigError
+from penumbra.types import Modality
 
 _BARE: dict[str, Any] = {
     "bayes.posterior": "none",
@@ -34,6 +35,7 @@ class Arm:
         settings: dotted overrides of the preset.
         pretrained: starts from the seed's self-supervised encoder.
         members: arm whose seeds are evaluated together instead of training anything.
+        answers: ``segmentation`` or ``findings`` where the arm can give only one of the two.
     """
 
     name: str
@@ -41,7 +43,11 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = True
     members: str | None = None
+    answers: Literal["segmentation", "findings", "either"] = "either"
 
+
+STRONG = 0.8
+"""Chance of each augmentation family where the published recipe augments heavily."""
 
 ARMS: dict[str, Arm] = {
     arm.name: arm
@@ -83,6 +89,27 @@ ARMS: dict[str, Arm] = {
             "with a posterior and uncertainty-weighted L_adv",
             _bare_but("bayes.posterior", "adversarial.weight"),
         ),
+        Arm(
+            "nnunet-style",
+            "residual U-Net with deep supervision and strong augmentation (DynUNet)",
+            {**_BARE, "model.architecture": "dynunet", "train.augment": STRONG},
+            pretrained=False,
+            answers="segmentation",
+        ),
+        Arm(
+            "swin-unetr",
+            "Swin UNETR with strong augmentation",
+            {**_BARE, "model.architecture": "swin-unetr", "train.augment": STRONG},
+            pretrained=False,
+            answers="segmentation",
+        ),
+        Arm(
+            "densenet121",
+            "DenseNet-121",
+            {**_BARE, "model.architecture": "densenet121"},
+            pretrained=False,
+            answers="findings",
+        ),
         Arm("ours", "the whole method"),
         Arm("ours-minus-ssl", "without pre-training", pretrained=False),
         Arm(
@@ -103,6 +130,15 @@ ARMS: dict[str, Arm] = {
             {"pretrain.protocol": 0.0, "pretrain.protocol_mode": "off"},
         ),
         Arm("ours-minus-views", "pre-trained on generic views", {"pretrain.views": "generic"}),
+        *(
+            Arm(
+                f"ours-uncertain-{policy}",
+                f"labels called uncertain count as: {policy}",
+                {"data.uncertain": policy},
+                answers="findings",
+            )
+            for policy in ("ones", "zeros", "ignore")
+        ),
     )
 }
 
@@ -122,13 +158,15 @@ ROBUSTNESS = (
 MAIN = ("supervised", "ssl", "mc-dropout", "seed-ensemble", "adversarial", "ours")
 
 
-def chosen(names: Sequence[str]) -> list[Arm]:
-    """The arms of these names; ``main`` stands for the six that the claims need, ``all`` for all,
-    ``robustness`` for those that take robustness apart.
+def chosen(names: Sequence[str], *, modality: Modality = "mri") -> list[Arm]:
+    """The arms of these names; ``main`` stands for the six that the claims need, ``robustness`` for
+    those that take robustness apart, ``all`` for all that can answer in this modality.
 
     Raises:
-        ConfigError: a name is not an arm.
+        ConfigError: a name is not an arm, or gives what this modality does not ask for.
     """
+    asked = "findings" if modality == "xray" else "segmentation"
+    suited = [arm.name for arm in ARMS.values() if arm.answers in (asked, "either")]
     spelled: list[str] = []
     for name in names:
         match name:
@@ -137,7 +175,7 @@ def chosen(names: Sequence[str]) -> list[Arm]:
             case "robustness":
                 spelled += ROBUSTNESS
             case "all":
-                spelled += ARMS
+                spelled += suited
             case "temperature":  # rows of these two runs
                 spelled += ("supervised", "ssl")
             case _:
@@ -146,4 +184,6 @@ def chosen(names: Sequence[str]) -> list[Arm]:
     if unknown:
         known = ", ".join(("main", "robustness", "all", "temperature", *ARMS))
         raise ConfigError(f"no arm is called {', '.join(unknown)}; known: {known}")
+    if unsuited := [name for name in spelled if name not in suited]:
+        raise ConfigError(f"{', '.join(unsuited)}: gives no {asked}; suited: {', '.join(suited)}")
     return [ARMS[name] for name in dict.fromkeys(spelled)]

@@ -2,30 +2,23 @@
 
 import csv
 import json
-import statistics
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from penumbra import assess, pipeline, trained
 from penumbra.bayes.ensemble import Ensemble
 from penumbra.config import Config, resolve
 from penumbra.files import write_text
 from penumbra.ground import device, prepare
-from penumbra.model import Network
 from penumbra.study.arms import ARMS
-from penumbra.study.rows import write_row
-from penumbra.trained import Calibration
-from penumbra.types import Task
+from penumbra.study.job import Job
+from penumbra.study.rows import columns, write_row
+from penumbra.trained import Calibration, Trained
 
 FITTED = "calibration.json"
 """What was fitted on validation patients, beside ``metrics.json`` in a cell's folder."""
-
-TIMED = 15
-"""Paired forward passes behind the cost of a second head."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +47,8 @@ class Cell:
     @property
     def config(self) -> Config:
         settings = {**ARMS[self.arm].settings, "data.fraction": self.fraction, "seed": self.seed}
+        if self.fraction < 1:  # the claims about attacks and shifts are made of all labels
+            settings["evaluate.attack_cases"] = 0
         return resolve(self.base, overrides=settings)
 
     @property
@@ -65,6 +60,24 @@ class Cell:
         return Pretraining(
             self.arm if special else "shared", self.seed, self.base, self.data, self.out
         )
+
+    def needs(self) -> list[Job]:
+        before: list[Job] = [*members(self)]
+        return [*before, self.pretraining] if self.pretraining else before
+
+    def run(self) -> None:
+        """Run to the row; a stage that is complete in the cell's folder is not repeated."""
+        start = time.monotonic()
+        config = self.config
+        if ARMS[self.arm].members is not None:
+            _combine(self, config)
+        else:
+            wanted = self.pretraining
+            encoder = wanted.encoder if wanted else None
+            pipeline.train(config, self.data, self.folder, encoder=encoder)
+            pipeline.evaluate(self.folder, parts=("test",))
+            _keep_fitted(self, trained.load(self.folder).calibration)
+        write_row(self.row, _row(self, config, time.monotonic() - start))
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,9 @@ class Pretraining:
     def row(self) -> Path:
         return self.encoder
 
+    def needs(self) -> list[Job]:
+        return []
+
     def run(self) -> None:
         arm = ARMS.get(self.views)
         own = {k: v for k, v in (arm.settings if arm else {}).items() if k.startswith("pretrain.")}
@@ -100,19 +116,9 @@ class Pretraining:
         pipeline.pretrain(config, self.data, self.folder)
 
 
-def run_cell(cell: Cell) -> None:
-    """Run one cell to its row; a stage that is complete in its folder is not repeated."""
-    start = time.monotonic()
-    arm, config = ARMS[cell.arm], cell.config
-    if arm.members is not None:
-        _combine(cell, config)
-    else:
-        wanted = cell.pretraining
-        encoder = wanted.encoder if wanted else None
-        pipeline.train(config, cell.data, cell.folder, encoder=encoder)
-        pipeline.evaluate(cell.folder)
-        _keep_fitted(cell, trained.load(cell.folder).calibration)
-    write_row(cell.row, _row(cell, config, time.monotonic() - start))
+def told(cell: Cell) -> dict[str, Any]:
+    """What every row says of its cell."""
+    return {"arm": cell.arm, "fraction": cell.fraction, "seed": cell.seed}
 
 
 def members(cell: Cell) -> list[Cell]:
@@ -121,17 +127,29 @@ def members(cell: Cell) -> list[Cell]:
     return [replace(cell, arm=arm, seed=s) for s in range(cell.seed)] if arm else []
 
 
-def _combine(cell: Cell, config: Config) -> None:
+def model_of(cell: Cell) -> Trained:
+    """A finished cell's model; a combined cell's is its members' ensemble."""
+    config = cell.config
+    if ARMS[cell.arm].members is None:
+        return trained.load(cell.folder, device=device(config))
     models = [trained.load(member.folder, device=device(config)) for member in members(cell)]
     ensemble = Ensemble([model.network for model in models])
     for name in ("classes", "findings"):
         setattr(ensemble, name, getattr(models[0].network, name))
-    ground = prepare(config, cell.data, cell.folder)
     # ``Trained`` asks of a network what the bank and ``map_case`` ask of it, and no more.
     model = replace(models[0], network=ensemble.eval(), config=config)  # type: ignore[arg-type]
+    fitted = cell.folder / FITTED
+    if not fitted.exists():
+        return model
+    return replace(model, calibration=Calibration(**json.loads(fitted.read_text())))
+
+
+def _combine(cell: Cell, config: Config) -> None:
+    ground = prepare(config, cell.data, cell.folder)
+    model = model_of(cell)
     calibration = assess.calibrate(model, ground.store, ground.parts["val"])
     model = replace(model, calibration=calibration)
-    assess.assess(model, ground.store, ground.parts, out=cell.folder)
+    assess.assess(model, ground.store, ground.parts, out=cell.folder, parts=("test",))
     _keep_fitted(cell, calibration)
 
 
@@ -143,66 +161,25 @@ def _row(cell: Cell, config: Config, seconds: float) -> dict[str, Any]:
     metrics = json.loads((cell.folder / "metrics.json").read_text())
     with (cell.folder / "cases.csv").open() as file:
         cases = [line for line in csv.DictReader(file) if line["part"] == "test"]
-    split = json.loads((cell.folder / "split.json").read_text())
     return {
-        "arm": cell.arm,
-        "fraction": cell.fraction,
-        "seed": cell.seed,
+        **told(cell),
         "config": config.model_dump(mode="json"),
         "split_hash": metrics["split_hash"],
-        "split": split,
         "environment": metrics["environment"],
         "attack_gates": metrics["attack_gates"],
+        "parameters": _parameters(cell),
         "seconds": round(seconds, 3),
-        "metrics": metrics["rows"],
-        "finding_temperature": json.loads((cell.folder / FITTED).read_text())[
-            "finding_temperature"
-        ],
-        "cases": [{key: _value(key, text) for key, text in line.items()} for line in cases],
+        "calibration": json.loads((cell.folder / FITTED).read_text()),
+        "cases": columns([{key: _value(key, text) for key, text in x.items()} for x in cases]),
         "probes": json.loads((cell.folder / "evaluation" / "probes.json").read_text()),
-        "second_head": _second_head(cell, config) if cell.arm == "ours" else None,
     }
+
+
+def _parameters(cell: Cell) -> int:
+    return sum(p.numel() for p in model_of(cell).network.parameters())
 
 
 def _value(column: str, text: str) -> Any:
     if column in {"case", "patient", "site", "part"}:
         return text
     return float(text) if text else None
-
-
-def _second_head(cell: Cell, config: Config) -> dict[str, Any]:
-    """Parameters and forward time with and without a second task's head, timed in turns."""
-    task = trained.load(cell.folder).task
-    single, double = _sized(config, task, both=False), _sized(config, task, both=True)
-    image = torch.zeros(1, len(task.channels), *config.data.patch)
-    with torch.inference_mode():
-        ratios = [_seconds(double, image) / _seconds(single, image) - 1 for _ in range(TIMED)]
-    counts = [sum(p.numel() for p in network.parameters()) for network in (single, double)]
-    return {"parameters": counts[1] / counts[0] - 1, "seconds": ratios}
-
-
-def _sized(config: Config, task: Task, *, both: bool) -> Network:
-    classes, findings = len(task.classes), len(task.findings)
-    if both:
-        classes, findings = classes or 2, findings or 1
-    elif classes and findings:
-        findings = 0
-    return Network(
-        channels=len(task.channels),
-        classes=classes,
-        findings=findings,
-        dim=config.data.dim,
-        widths=config.model.widths,
-        neck=config.model.neck,
-        gates=config.attention.gates,
-        seed=config.seed,
-    ).eval()
-
-
-def _seconds(network: Network, image: torch.Tensor) -> float:
-    spent = []
-    for _ in range(3):
-        start = time.perf_counter()
-        network(image)
-        spent.append(time.perf_counter() - start)
-    return statistics.median(spent)

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 
 from penumbra.evaluate.statistics import Interval, bootstrap, holm, verdict
+from penumbra.study.evidence import Evidence
 from penumbra.study.results import Group, Measure, find, gain
 
 Comparison = dict[str, Any]
 PARTIAL = (0.5, 0.25)
-POSTHOC = ("grad-cam", "integrated-gradients", "smooth-grad", "occlusion")
+POSTHOC = ("grad_cam", "integrated_gradients", "smooth_grad", "occlusion")
 OURS, DETERMINISTIC = "ours", "supervised"
 
 
-def claims(found: Sequence[Group], *, samples: int = 2000) -> list[dict[str, Any]]:
+def claims(evidence: Evidence, *, samples: int = 2000) -> list[dict[str, Any]]:
     """The five verdicts, as plain as they are; what was not run is undecided and says so."""
+    found = evidence.cells
     return [
         _claim(
             "robustness",
@@ -44,13 +46,13 @@ def claims(found: Sequence[Group], *, samples: int = 2000) -> list[dict[str, Any
             "localization",
             "Attention hits at least 25 % more often than the best post-hoc explanation",
             0.25,
-            _localization(found, samples),
+            _localization(evidence, samples),
         ),
         _claim(
             "multitask",
             "A second head costs less than 5 % more parameters and time",
             -0.05,
-            _second_head(found, samples),
+            _second_head(evidence, samples),
         ),
     ]
 
@@ -168,30 +170,29 @@ def _calibration(found: Sequence[Group], samples: int) -> list[Comparison]:
     ]
 
 
-def _localization(found: Sequence[Group], samples: int) -> list[Comparison]:
-    """Against every post-hoc method on the same network, the best of them first."""
-    ours = find(found, OURS, _largest(found))
-    if ours is None:
-        return []
+def _localization(evidence: Evidence, samples: int) -> list[Comparison]:
+    """Against every post-hoc method on either network, the best of them first."""
+    ours = find(evidence.explained, OURS, evidence.full)
     comparisons = [
         comparison
+        for theirs in (ours, find(evidence.explained, DETERMINISTIC, evidence.full))
         for method in POSTHOC
         for comparison in compare(
             ours,
-            ours,
-            Measure("attention/hit*"),
-            against=Measure(f"posthoc/{method}/hit*"),
+            theirs,
+            Measure("explanation/attention/hit*"),
+            against=Measure(f"explanation/{method}/hit*"),
             threshold=0.25,
             samples=samples,
         )
-        if comparison["n"]
+        if comparison["n"] and not math.isnan(comparison["effect"])
     ]
     return sorted(comparisons, key=lambda c: c["effect"])
 
 
-def _second_head(found: Sequence[Group], samples: int) -> list[Comparison]:
+def _second_head(evidence: Evidence, samples: int) -> list[Comparison]:
     """The time's overhead, negated so that more is better; parameters are counted, not sampled."""
-    measured = [row["second_head"] for g in found for row in g.rows if row.get("second_head")]
+    measured = evidence.heads
     if not measured:
         return []
     time = bootstrap(-np.concatenate([m["seconds"] for m in measured]), samples=samples)

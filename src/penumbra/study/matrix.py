@@ -15,13 +15,17 @@ from penumbra.config import Config, load
 from penumbra.errors import ConfigError
 from penumbra.files import locked, write_text
 from penumbra.jobs import On
+from penumbra.study.aftermath import SecondHead, Transferred
 from penumbra.study.arms import ARMS, Arm
-from penumbra.study.cell import Cell, Pretraining, members, run_cell
-from penumbra.study.rows import read_row
+from penumbra.study.cell import Cell, Pretraining, members
+from penumbra.study.explained import Explained
+from penumbra.study.job import Job, is_done
 
-Job = Cell | Pretraining
 Work = Callable[[Job], None]
 ATTEMPTS = 2
+EXPLAINED = ("ours", "supervised")
+"""Arms whose maps are compared: attention, and post-hoc methods on either network."""
+
 SPLIT_SEED = 0
 """Every seed trains on the same split: tests are paired, and no ensemble member saw a test case."""
 
@@ -36,7 +40,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Study:
-    """What is asked: a resolved preset, a cohort, and the axes of the matrix."""
+    """What is asked: a resolved preset, a cohort, and the axes of the matrix.
+
+    Attributes:
+        elsewhere: another institution's cohort, on which the cells of most labels are tested too.
+    """
 
     config: Config
     data: Path
@@ -44,6 +52,7 @@ class Study:
     arms: tuple[Arm, ...]
     fractions: tuple[float, ...]
     seeds: int
+    elsewhere: Path | None = None
 
     @property
     def base(self) -> Path:
@@ -71,6 +80,17 @@ class Study:
         """Every encoder that the cells start from, each once."""
         return list(dict.fromkeys(p for cell in self.cells() if (p := cell.pretraining)))
 
+    def aftermath(self) -> list[Job]:
+        """What is asked of finished cells: explanations, a second head's cost, another cohort."""
+        full = [cell for cell in self.cells() if cell.fraction == max(self.fractions)]
+        other = self.elsewhere.resolve() if self.elsewhere else None
+        outlined = other if self.config.modality == "xray" else None  # at home nobody drew regions
+        jobs: list[Job] = [SecondHead(cell) for cell in full if cell.arm == "ours"]
+        jobs += [Explained(cell, outlined) for cell in full if cell.arm in EXPLAINED]
+        if other is not None:
+            jobs += [Transferred(cell, other) for cell in full]
+        return jobs
+
     def _cell(self, arm: Arm, fraction: float, seed: int) -> Cell:
         return Cell(arm.name, fraction, seed, str(self.base), self.data.resolve(), self.out)
 
@@ -95,8 +115,9 @@ def begin(study: Study) -> None:
 
 
 def settled(config: Config) -> Config:
-    """The same configuration with the split fixed over seeds."""
+    """The same with the split fixed over seeds, and nothing validated that nothing is chosen by."""
     tree = config.model_dump(mode="json")
+    tree["train"]["validate_every"] = 0
     tree["data"]["split_seed"] = tree["data"]["split_seed"] or SPLIT_SEED
     return Config.model_validate(tree)
 
@@ -119,12 +140,13 @@ def run(study: Study, *, on: On = "serial", workers: int = 2) -> list[Failure]:
 
 
 def waves(study: Study) -> list[list[Job]]:
-    """Pre-trainings, single cells, combined cells: each wave needs those before it alone."""
+    """Pre-trainings, single cells, combined cells, what follows: each needs those before it."""
     cells = study.cells()
     return [
         list(study.pretrainings()),
         [cell for cell in cells if not ARMS[cell.arm].members],
         [cell for cell in cells if ARMS[cell.arm].members],
+        study.aftermath(),
     ]
 
 
@@ -151,26 +173,8 @@ def run_wave(
 
 
 def run_job(job: Job) -> None:
-    match job:
-        case Pretraining():
-            job.run()
-        case Cell():
-            run_cell(job)
-
-
-def is_done(job: Job) -> bool:
-    """Whether a job's result is there; a cell's row must also be as it was written."""
-    if not job.row.exists():
-        return False
-    if isinstance(job, Cell):
-        read_row(job.row)
-    return True
+    job.run()
 
 
 def _waits_for(job: Job) -> set[str]:
-    if isinstance(job, Pretraining):
-        return set()
-    needed: list[Job] = [*members(job)]
-    if job.pretraining:
-        needed.append(job.pretraining)
-    return {each.name for each in needed}
+    return {each.name for each in job.needs()}

@@ -46,6 +46,7 @@ class Measure:
         column: of ``cases.csv``, with ``*`` at its end the mean of all that begin so; the names in
             ``COHORT`` are computed over all cases at once.
         kind, condition, level: of a probe; empty for the unattacked cases.
+        finding: the only one that a figure of whole cohorts looks at; empty: the mean over all.
     """
 
     column: str
@@ -53,6 +54,7 @@ class Measure:
     condition: str = ""
     level: float = 0.0
     lower_is_better: bool = False
+    finding: str = ""
 
 
 def groups(rows: Rows) -> list[Group]:
@@ -61,7 +63,7 @@ def groups(rows: Rows) -> list[Group]:
     Raises:
         DataError: the rows were not computed on one split.
     """
-    splits = {row["split_hash"] for row in rows}
+    splits = {row["split_hash"] for row in rows if "split_hash" in row}
     if len(splits) > 1:
         raise DataError(f"the rows stem from {len(splits)} splits of patients; they do not compare")
     keys = dict.fromkeys((row["arm"], row["fraction"]) for row in rows)
@@ -224,7 +226,8 @@ def _scored(row: dict[str, Any], measure: Measure) -> tuple[Values, Values, list
             return None
         columns = [np.array(probe[key], dtype=np.float64) for key in ("probability", "label")]
         return columns[0], columns[1], probe["patients"]
-    names = [key for key in row["cases"][0] if key.startswith("label_")] if row["cases"] else []
+    stated = [key for key in row["cases"][0] if key.startswith("label_")] if row["cases"] else []
+    names = [key for key in stated if measure.finding in ("", key.removeprefix("label_"))]
     if not names:
         return None
     p, y = (
@@ -233,7 +236,7 @@ def _scored(row: dict[str, Any], measure: Measure) -> tuple[Values, Values, list
     )
     if measure.column.endswith("_scaled"):
         odds = np.log(np.clip(p, 1e-12, 1)) - np.log(np.clip(1 - p, 1e-12, 1))
-        p = 1 / (1 + np.exp(-odds / row["finding_temperature"]))
+        p = 1 / (1 + np.exp(-odds / row["calibration"]["finding_temperature"]))
     return p, y, [case["patient"] for case in row["cases"]]
 
 

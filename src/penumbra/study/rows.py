@@ -3,14 +3,14 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from penumbra.errors import DataError
 from penumbra.files import write_text
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def seal(content: Mapping[str, Any]) -> str:
@@ -23,11 +23,11 @@ def seal(content: Mapping[str, Any]) -> str:
 def write_row(path: Path, content: Mapping[str, Any]) -> None:
     """Write a cell's row, whole or not at all; what is not finite becomes null."""
     row = {"schema": SCHEMA, **finite(content)}
-    write_text(path, json.dumps({**row, "sha256": seal(row)}, indent=1) + "\n")
+    write_text(path, json.dumps({**row, "sha256": seal(row)}, separators=(",", ":")) + "\n")
 
 
 def read_row(path: Path) -> dict[str, Any]:
-    """A cell's row as it was written.
+    """A cell's row as it was written, its cases as one record each.
 
     Raises:
         DataError: it cannot be read, or was changed since.
@@ -45,17 +45,27 @@ def read_row(path: Path) -> dict[str, Any]:
             f"{path}: was changed after it was written (its hash is {found[:12]}, it says "
             f"{str(stated)[:12]}); restore it, or delete it to run the cell again"
         )
-    return dict(row)
+    return {**row, "cases": _records(row.get("cases", {}))}
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """All rows of a study, in the order of their names.
+def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Records as columns: the names stand once. A column that a record lacks is null in it."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _records(table: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+
+
+def read_rows(folder: Path, *, needed: bool = True) -> list[dict[str, Any]]:
+    """All rows in a folder, in the order of their names.
 
     Raises:
-        DataError: there is none, or one was changed.
+        DataError: there is none although they are needed, or one was changed.
     """
-    rows = [read_row(path) for path in sorted((folder / "rows").glob("*.json"))]
-    if not rows:
+    rows = [read_row(path) for path in sorted(folder.glob("*.json"))]
+    if needed and not rows:
         raise DataError(f"{folder}: holds no finished cell; run `penumbra study` first")
     return rows
 

@@ -6,24 +6,24 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
-from penumbra.evaluate.statistics import Interval
-from penumbra.files import atomic, write_text
-from penumbra.study.arms import SCALED
+from penumbra.files import write_text
+from penumbra.study import figures, lines
 from penumbra.study.claims import claims, task_measure
-from penumbra.study.results import Group, Measure, groups, summary
-from penumbra.study.rows import finite, read_rows
+from penumbra.study.evidence import Evidence, gather
+from penumbra.study.lines import SAMPLES, Line
+from penumbra.study.rows import finite
 
-SAMPLES = 2000
-Line = dict[str, Any]
-SEGMENTATION = ("dice", "hd95_mm", "surface_dice", "ece", "brier", "nll", "attention/hit*")
-FINDINGS = ("auroc", "ece_findings", "attention/hit*")
-_RESCALED = {"ece": "ece_scaled", "brier": "brier_scaled", "nll": "nll_scaled"} | {
-    "ece_findings": "ece_findings_scaled"
+TITLES = {
+    "summary": "Mean with its 95 % interval over patients and seeds.",
+    "parts": "By region or finding.",
+    "attacks": "Under attack; the radius is in display units.",
+    "shifts": "Under graded shifts of the acquisition.",
+    "elsewhere": "The same models at home and on another cohort.",
+    "rankings": "Spearman correlation of uncertainty with 1 - Dice.",
+    "explanations": "Where maps point, and whether the network follows them.",
+    "pairs": "Relative gain on the same patients; Wilcoxon's p, and Holm's.",
+    "costs": "What a cell takes: parameters, and seconds of training and evaluation.",
 }
 
 
@@ -33,103 +33,69 @@ def rebuild(out: Path) -> list[Path]:
     Raises:
         DataError: there is no row, one was changed, or they stem from several splits.
     """
-    found = groups(read_rows(out))
-    lines = summaries(found)
-    verdicts = claims(found, samples=SAMPLES)
-    written = [
-        _text(out / "tables" / "summary.csv", _csv(lines)),
-        _text(out / "tables" / "summary.md", _markdown(lines)),
+    evidence = gather(out)
+    found, full = evidence.cells, evidence.full
+    tables = {
+        "summary": lines.summaries(found),
+        "parts": lines.parts(found),
+        "attacks": lines.conditions(found, full, "attack"),
+        "shifts": lines.conditions(found, full, "shift"),
+        "elsewhere": lines.elsewhere(evidence),
+        "rankings": lines.rankings(found, full),
+        "explanations": lines.explanations(evidence),
+        "pairs": lines.pairs(found, full),
+        "costs": lines.costs(found),
+    }
+    verdicts = claims(evidence, samples=SAMPLES)
+    written = []
+    for name, each in tables.items():
+        if each:
+            written.append(_text(out / "tables" / f"{name}.csv", _csv(each)))
+            written.append(_text(out / "tables" / f"{name}.md", _markdown(name, each)))
+    text = json.dumps(finite({"claims": verdicts}), indent=1) + "\n"
+    return [
+        *written,
         _text(out / "tables" / "comparisons.csv", _csv(_flat(verdicts))),
-        _text(out / "claims.json", json.dumps(finite({"claims": verdicts}), indent=1) + "\n"),
+        _text(out / "claims.json", text),
         _text(out / "tables" / "claims.md", _verdict_table(verdicts)),
+        *_figures(evidence, tables, verdicts, out / "figures"),
     ]
-    for metric in dict.fromkeys(line["metric"] for line in lines):
-        if (
-            shown := [x for x in lines if x["metric"] == metric and not math.isnan(x["value"])]
-        ) != []:
-            name = metric.replace("/", "-").replace(" ", "_").rstrip("*")
-            written.append(curve(shown, out / "figures" / f"{name}.svg"))
+
+
+def _figures(
+    evidence: Evidence, tables: dict[str, list[Line]], verdicts: list[Line], folder: Path
+) -> list[Path]:
+    task = task_measure(evidence.cells).column
+    curve = [x for x in tables["summary"] if x["metric"] == task]
+    written = [figures.verdict_forest(verdicts, folder / "verdicts.svg")]
+    if curve:
+        written.append(figures.label_curve(curve, folder / "labels.svg"))
+    worst = [x for x in tables["attacks"] if x["condition"] in ("clean", "worst")]
+    if len({x["level"] for x in worst}) > 1:
+        written.append(figures.attack_curve(worst, folder / "attacks.svg"))
+    hardest = max((x["level"] for x in tables["shifts"]), default=0)
+    shifted = [x for x in tables["shifts"] if x["level"] in (0, hardest)]
+    if hardest:
+        path = folder / "shifts.svg"
+        label = f"{task}, severity {hardest:g}"
+        written.append(figures.dots(shifted, path, groups="condition", xlabel=label))
+    ece = [x for x in tables["summary"] if x["metric"].startswith("ece")]
+    ece = [x | {"name": x["arm"]} for x in ece if x["fraction"] == evidence.full]
+    if ece:
+        scaled = [x | {"arm": "rescaled" if "+" in x["arm"] else "raw"} for x in ece]
+        rows = [x | {"name": x["name"].partition("+")[0]} for x in scaled]
+        path = folder / "calibration.svg"
+        written.append(figures.dots(rows, path, groups="name", xlabel=ece[0]["metric"]))
     return written
 
 
-def summaries(found: Sequence[Group]) -> list[Line]:
-    """One line per arm, fraction and figure, temperature-scaled rows beside the raw ones."""
-    task = task_measure(found).column
-    columns = SEGMENTATION if task == "dice" else FINDINGS
-    lines = []
-    for group in found:
-        for column in columns:
-            lines.append(
-                _line(group, group.arm, column, summary(group, Measure(column), samples=SAMPLES))
-            )
-            if column in _RESCALED:
-                scaled = summary(group, Measure(_RESCALED[column]), samples=SAMPLES)
-                lines.append(_line(group, group.arm + SCALED, column, scaled))
-        for probe in group.rows[0]["probes"]:
-            measure = Measure(task, probe["kind"], probe["name"], probe["level"])
-            name = f"{task} {probe['kind']} {probe['name']} {probe['level']:.4g}"
-            lines.append(_line(group, group.arm, name, summary(group, measure, samples=SAMPLES)))
-    return lines
-
-
-def curve(lines: Sequence[Line], path: Path) -> Path:
-    """A metric against the share of labels, one line per arm, bars for the 95 % intervals."""
-    with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-        axes = figure.add_subplot()
-        arms = list(dict.fromkeys(line["arm"] for line in lines))
-        for k, arm in enumerate(arms):
-            mine = sorted((x for x in lines if x["arm"] == arm), key=lambda x: x["fraction"])
-            shift = 1 + 0.03 * (k - (len(arms) - 1) / 2)  # intervals side by side
-            below = [max(0.0, x["value"] - _or(x["low"], x["value"])) for x in mine]
-            above = [max(0.0, _or(x["high"], x["value"]) - x["value"]) for x in mine]
-            axes.errorbar(
-                [100 * x["fraction"] * shift for x in mine],
-                [x["value"] for x in mine],
-                yerr=[below, above],
-                marker="os^Dv<>PX*"[k % 10],
-                capsize=2,
-                linewidth=1.2,
-                label=arm,
-            )
-        ticks = sorted({100 * line["fraction"] for line in lines})
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel("labelled training patients, %")
-        axes.set_ylabel(lines[0]["metric"])
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, ncols=2)
-        with atomic(path) as part:
-            figure.savefig(part, format="svg", metadata={"Date": None})
-    return path
-
-
 def show(value: float, low: float, high: float) -> str:
-    """``0.81 [0.78, 0.84]``; a dash where nothing was measured."""
+    """``0.810 [0.780, 0.840]``; a dash where nothing was measured."""
     if math.isnan(value):
         return "-"
     if math.isnan(low):
         return f"{value:.3f}"
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _or(value: float, otherwise: float) -> float:
-    return otherwise if math.isnan(value) else value
-
-
-def _line(group: Group, arm: str, metric: str, found: Interval) -> Line:
-    return {
-        "arm": arm,
-        "fraction": group.fraction,
-        "metric": metric,
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "patients": found.n,
-        "seeds": len(group.rows),
-        "undefined": found.undefined,
-    }
 
 
 def _flat(verdicts: Sequence[Line]) -> list[Line]:
@@ -140,23 +106,26 @@ def _flat(verdicts: Sequence[Line]) -> list[Line]:
     ]
 
 
-def _csv(lines: Sequence[Line]) -> str:
+def _csv(table: Sequence[Line]) -> str:
     buffer = io.StringIO()
-    if lines:
-        writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
+    if table:
+        columns = list(dict.fromkeys(name for each in table for name in each))
+        writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(
-            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in x.items()} for x in lines
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in x.items()} for x in table
         )
     return buffer.getvalue()
 
 
-def _markdown(lines: Sequence[Line]) -> str:
-    """One table per metric: arms down, fractions across."""
-    fractions = sorted({line["fraction"] for line in lines})
-    text = ["Mean with its 95 % interval over patients and seeds."]
-    for metric in dict.fromkeys(line["metric"] for line in lines):
-        cells = {(x["arm"], x["fraction"]): x for x in lines if x["metric"] == metric}
+def _markdown(name: str, table: Sequence[Line]) -> str:
+    """One table per metric where arms stand at several fractions, else one line per figure."""
+    text = [TITLES[name]]
+    if name not in ("summary", "parts"):
+        return "\n".join([*text, "", *_plain(table)]) + "\n"
+    fractions = sorted({each["fraction"] for each in table})
+    for metric in dict.fromkeys(each["metric"] for each in table):
+        cells = {(x["arm"], x["fraction"]): x for x in table if x["metric"] == metric}
         text += ["", f"## {metric}", ""]
         text.append("| arm | " + " | ".join(f"{f:.0%}" for f in fractions) + " |")
         text.append("|---" * (1 + len(fractions)) + "|")
@@ -165,6 +134,21 @@ def _markdown(lines: Sequence[Line]) -> str:
             shown = ["-" if x is None else show(x["value"], x["low"], x["high"]) for x in row]
             text.append(f"| {arm} | " + " | ".join(shown) + " |")
     return "\n".join(text) + "\n"
+
+
+def _plain(table: Sequence[Line]) -> list[str]:
+    """Value and interval in one column, everything else as it is."""
+    hidden = ("value", "low", "high", "undefined")
+    columns = [c for c in dict.fromkeys(k for x in table for k in x) if c not in hidden]
+    measured = "value" in table[0]
+    head = [*columns, "value [95 % interval]"] if measured else columns
+    text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for each in table:
+        shown = [f"{v:.4g}" if isinstance(v := each.get(c, ""), float) else str(v) for c in columns]
+        if measured:
+            shown.append(show(each["value"], each["low"], each["high"]))
+        text.append("| " + " | ".join(shown) + " |")
+    return text
 
 
 def _verdict_table(verdicts: Sequence[Line]) -> str:

@@ -1,5 +1,6 @@
 """Per-image task losses, in float32, with ignored voxels and unstated findings left out."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -95,3 +96,24 @@ def settle(
         case "ignore":
             target, known = torch.where(unsure, 0.0, labels), known & ~unsure
     return torch.where(known, target, 0.0), known.to(labels.dtype)
+
+
+def deeply_supervised(
+    levels: Sequence[Float[Tensor, "b c *space"]],
+    labels: Int[Tensor, "b *space"],
+    *,
+    dice: float,
+    spread: Float[Tensor, "b k *space"] | None = None,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, " b"]:
+    """``segmentation_loss`` averaged over levels, each weighing half of the finer one before it.
+
+    nnU-Net's deep supervision (Isensee et al. 2021); a single level gives its own loss. ``spread``
+    is that of the finest level.
+    """
+    finest, *coarser = levels
+    loss = segmentation_loss(finest, labels, dice=dice, spread=spread, generator=generator)
+    shares = [0.5 ** (1 + k) for k in range(len(coarser))]
+    for share, logits in zip(shares, coarser, strict=True):
+        loss = loss + share * segmentation_loss(logits, labels, dice=dice)
+    return loss / (1 + sum(shares))

@@ -23,7 +23,7 @@ from penumbra.robust import adversarial
 from penumbra.trained import convert
 from penumbra.training import ranks
 from penumbra.training.loader import Batch
-from penumbra.training.losses import findings_loss, segmentation_loss
+from penumbra.training.losses import deeply_supervised, findings_loss
 from penumbra.training.precision import autocast
 from penumbra.training.schedule import Ramp
 from penumbra.training.withhold import withhold
@@ -150,8 +150,8 @@ class Supervised:
         losses = []
         if output.segmentation is not None:
             losses.append(
-                segmentation_loss(
-                    output.segmentation,
+                deeply_supervised(
+                    (output.segmentation, *output.deep),
                     batch["segmentation"],
                     dice=self.config.train.dice,
                     spread=output.spread,
@@ -270,7 +270,8 @@ class Supervised:
     def _report(self, terms: Parts, step: int) -> Parts:
         total = torch.stack(list(terms.values())).sum()
         logged = {f"loss/{name}": value.detach() for name, value in terms.items()}
-        if step % self.config.train.validate_every == 0 and len(terms) > 1:
+        every = self.config.train.validate_every
+        if every and step % every == 0 and len(terms) > 1:
             logged |= _gradient_shares(terms, list(self.module.decoder.parameters()))
         return {"total": total} | logged
 
