@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -34,6 +35,8 @@ from penumbra.training.supervised import Population, Supervised
 
 CPU = torch.device("cpu")
 Spent = tuple[float, float]
+WARM = 3
+"""Steps before a worker and every library have started."""
 PATCH, CLASSES = (64, 64), 4
 
 
@@ -144,7 +147,7 @@ def phantoms(folder: Path, cases: int, shape: tuple[int, int]) -> tuple[Path, Co
 
 
 def loading(preset: str, steps: int, folder: Path) -> dict[str, float]:
-    """Seconds per step of the real stage at size small: samples kept, read here, read by a worker.
+    """Median seconds per step of the real stage at size small, by where samples come from.
 
     The deterministic first part of a training, whose steps are the shortest.
     """
@@ -161,13 +164,12 @@ def loading(preset: str, steps: int, folder: Path) -> dict[str, float]:
             Population(len(patches), voxels, ground.spacing_mm),
         )
         samples = Kept(patches, 2 * config.train.batch) if name == "kept" else patches
-        times = []
-        for length in (2, 2 + steps):  # the start of the worker is not a step's
-            schedule = Schedule(steps=length, batch=config.train.batch, lr=1e-4, workers=workers)
-            begun = time.perf_counter()
-            fit(stage, samples, schedule, folder=folder / f"{name}-{length}", device=CPU)
-            times.append(time.perf_counter() - begun)
-        found[name] = (times[1] - times[0]) / steps
+        schedule = Schedule(steps=steps, batch=config.train.batch, lr=1e-4, workers=workers)
+        fit(stage, samples, schedule, folder=folder / name, device=CPU)
+        lines = (folder / name / "log.jsonl").read_text().splitlines()
+        ended = [json.loads(line)["time_s"] for line in lines]
+        each = [b - a for a, b in pairwise(ended[WARM:])]
+        found[name] = statistics.median(each)
     return found
 
 
