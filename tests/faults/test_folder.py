@@ -76,7 +76,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mount is None or subprocess.run(asked, capture_output=True).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a traceback may hold a file
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(small_disk: Path) -> None:
