@@ -14,9 +14,10 @@ from penumbra.config import Config, load
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
 from penumbra.data.store import Store, build
+from penumbra.data.tables import read_json
 from penumbra.errors import ConfigError, DataError
 from penumbra.files import cache_folder, write_text
-from penumbra.types import Part
+from penumbra.types import Cohort, Part
 
 Parts = dict[Part, list[int]]
 
@@ -40,8 +41,16 @@ class Ground:
         return len(self.spacing_mm) == 2
 
 
-def prepare(config: Config, data: Path, out: Path) -> Ground:
-    """Read, split and preprocess a cohort; everything is found again when it is already there."""
+def prepare(config: Config, data: Path, out: Path, *, visiting: bool = False) -> Ground:
+    """Read, split and preprocess a cohort; everything is found again when it is already there.
+
+    Args:
+        visiting: the cohort may be another than the run's own, whose files then stay as they are.
+
+    Raises:
+        ConfigError: the run was begun with other settings.
+        DataError: the cohort cannot be read, or is not the one that the run was begun with.
+    """
     _known_families(config)
     _settle_config(config, out)
     drawn = config.seed if config.data.split_seed is None else config.data.split_seed
@@ -50,8 +59,9 @@ def prepare(config: Config, data: Path, out: Path) -> Ground:
         seed=drawn,
         holdout_site=config.data.holdout_site,
     )
-    split.write(cohort, out / "split.json")
-    write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
+    if not visiting:
+        _settle_split(cohort, out)
+        write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
     with progress.bar("prepare", len(cohort.cases)) as advance:
         store = build(
             cohort,
@@ -120,6 +130,22 @@ def _settle_config(config: Config, out: Path) -> None:
         raise ConfigError(
             f"{path}: this run was begun with other settings ({'; '.join(changed)}); "
             "choose another --out, or delete the folder to begin again"
+        )
+
+
+def _settle_split(cohort: Cohort, out: Path) -> None:
+    """Write the split, or refuse to continue a run whose cases have changed meanwhile."""
+    path = out / "split.json"
+    if not path.exists():
+        split.write(cohort, path)
+        return
+    tree = read_json(path)
+    before = {case for part in tree["parts"].values() for case in part}
+    if tree["hash"] != split.digest(cohort):
+        now = {case.id for case in cohort.cases}
+        raise DataError(
+            f"{path}: this run was begun with another cohort or split ({len(now - before)} new "
+            f"case(s), {len(before - now)} gone); restore the data, or choose another --out"
         )
 
 

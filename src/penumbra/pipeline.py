@@ -98,7 +98,7 @@ def evaluate(run: Path, *, data: Path | None = None, parts: Sequence[Part] = ass
     """Judge a run's model on its held-out patients; returns ``metrics.json``."""
     with locked(run):
         model = trained.load(run, device=device(load(run / "config.yaml")))
-        ground = prepare(model.config, data_folder(run, data), run)
+        ground = prepare(model.config, data_folder(run, data), run, visiting=data is not None)
         return assess.assess(model, ground.store, ground.parts, out=run, parts=parts)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from penumbra import __version__, bayes, checkpoint, config
@@ -165,19 +166,23 @@ def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
     path = folder / RECORD
     try:
         record = json.loads(path.read_text())
-        task = _task(record["task"])
+        task = TypeAdapter(Task).validate_python(record["task"])
         settings = config.validate(record["config"], source=str(path))
-        calibration = Calibration(**record["calibration"])
+        calibration = TypeAdapter(Calibration).validate_python(record["calibration"])
+        provenance = dict(record.get("provenance", {}))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no trained model here; train one with `penumbra run`") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a model description ({error})") from error
-    network = build(settings, task)
-    convert(network, settings)
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{path}: not a model description ({reason})") from error
+    try:
+        network = build(settings, task)
+        convert(network, settings)
+    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+        raise DataError(f"{path}: describes a network that cannot be built ({error})") from error
     tensors, _ = checkpoint.read(folder / WEIGHTS)
     checkpoint.load_module(network, tensors, source=folder / WEIGHTS)
     network.to(device).eval()
-    provenance = record.get("provenance", {})
     return Trained(network, task, settings, calibration, provenance, _familiarity(folder))
 
 
@@ -208,14 +213,3 @@ def environment() -> dict[str, str]:
     machine = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
     versions = {"penumbra": __version__, **{p: version(p) for p in packages}}
     return {**versions, "python": platform.python_version(), "on": machine}
-
-
-def _task(tree: dict[str, Any]) -> Task:
-    return Task(
-        modality=tree["modality"],
-        channels=tuple(tree["channels"]),
-        classes=tuple(tree["classes"]),
-        label_values={int(k): v for k, v in tree["label_values"].items()},
-        regions={k: tuple(v) for k, v in tree["regions"].items()},
-        findings=tuple(tree["findings"]),
-    )

@@ -83,10 +83,10 @@ class Model(Section):
     architecture: Literal["penumbra", "dynunet", "swin-unetr", "densenet121"] = Field(
         "penumbra", description="or a published network, to compare with"
     )
-    widths: tuple[int, ...] = Field(
-        (16, 32, 64, 128), description="channels per level, finest first"
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (16, 32, 64, 128), min_length=2, description="channels per level, finest first"
     )
-    neck: int = Field(64, ge=1, description="width of the classification neck")
+    neck: int = Field(64, ge=1, le=65536, description="width of the classification neck")
 
 
 class Bayes(Section):

@@ -83,7 +83,10 @@ def _from_list(
     root: Path, tree: dict[str, Any], file: Path, channels: tuple[str, ...]
 ) -> list[Case]:
     cases = []
-    for number, entry in enumerate(tree.get("training") or []):
+    listed = tree.get("training") or []
+    if not isinstance(listed, list):
+        raise DataError(f"{file}: 'training' must be a list of images and labels")
+    for number, entry in enumerate(listed):
         where = f"{file}, training[{number}]"
         if not isinstance(entry, dict) or "image" not in entry:
             raise DataError(f'{where}: expected {{"image": ..., "label": ...}}')
@@ -135,7 +138,7 @@ def _label(folder: Path, case: str) -> Path | None:
 
 def _existing(root: Path, text: object, where: str) -> Path:
     path = root / str(text)
-    if not path.is_file():
+    if not tables.is_file(path):
         raise DataError(f"{where}: {path} does not exist; copy it there or remove the entry")
     return path
 

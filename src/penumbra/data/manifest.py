@@ -70,7 +70,7 @@ def _case(
         if not text:
             return None
         path = table.parent / text
-        if not path.exists():
+        if not tables.is_there(path):
             raise DataError(
                 f"{where}: column '{column}' names {path}, which does not exist; a column holds "
                 "either files or the findings 1, 0, -1 and blank"

@@ -9,7 +9,7 @@ from pathlib import Path
 from penumbra import __version__, jobs, progress, trained
 from penumbra.config.schema import Draws
 from penumbra.data.store import fingerprint
-from penumbra.errors import DataError, PenumbraError
+from penumbra.errors import DataError, PenumbraError, WriteError
 from penumbra.files import locked
 from penumbra.inference.case import predict, write_prediction
 from penumbra.inference.channels import case_of
@@ -56,6 +56,7 @@ def predict_scans(
     Raises:
         DataError: no model in ``run``, two scans share a name, another process is at work in
             ``out``, or some scans do not fit (all others are predicted first).
+        WriteError: ``out`` cannot be written; what is there stays.
     """
     model = trained.load(run)
     cases = [case_of(scan, model.task) for scan in scans]
@@ -105,6 +106,8 @@ def _each(
             origin = _origin(maker, case, draws or model.config.evaluate.draws)
             done = _already(out / f"{case.id}.json", origin)
             yield done or _written(model, case, out, draws, origin), None
+        except WriteError:
+            raise
         except PenumbraError as error:
             yield [], str(error)
 
