@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--ours", default="variational-adversarial")
     parser.add_argument("--samples", type=int, default=2000)
     chosen = parser.parse_args()
-    found = groups(read_rows(chosen.study))
+    found = groups(read_rows(chosen.study / "rows"))
     full = max(group.fraction for group in found)
     arms = [group for name in ORDER if (group := find(found, name, full))]
     levels = sorted({p["level"] for p in arms[0].rows[0]["probes"] if p["kind"] == "attack"})

@@ -1,7 +1,9 @@
 """Shapes in signatures are checked while testing and free in production."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -9,6 +11,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("penumbra", "beartype.beartype")
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -72,3 +75,64 @@ def case():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_ct() -> Callable[..., Path]:
+    """Write HU [column, row, slice] as one CT series with everything that a CT must carry."""
+
+    def write(
+        folder: Path,
+        hu: np.ndarray,
+        *,
+        axes: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+        spacing: tuple[float, float] = (0.8, 0.6),
+        step: float = 3.0,
+        thickness: float | None = None,
+        down: bool = False,
+    ) -> Path:
+        from pydicom.uid import generate_uid
+
+        folder.mkdir(parents=True)
+        frame = np.array(axes, dtype=float)
+        normal = np.cross(frame[:3], frame[3:])
+        study, series, reference = generate_uid(), generate_uid(), generate_uid()
+        for k in range(hu.shape[2]):
+            ds = _slice(hu[:, :, k].T, study, series, reference)
+            place = np.array([10.0, -20.0, 30.0]) + k * step * normal
+            ds.ImagePositionPatient = [f"{v:.6f}" for v in place]
+            ds.ImageOrientationPatient = [f"{v:.8f}" for v in frame]
+            ds.PixelSpacing = [spacing[0], spacing[1]]
+            ds.SliceThickness = thickness or step
+            ds.InstanceNumber = hu.shape[2] - k if down else k + 1
+            ds.save_as(folder / f"{ds.InstanceNumber:03d}.dcm", enforce_file_format=True)
+        return folder
+
+    return write
+
+
+def _slice(hu: np.ndarray, study: str, series: str, reference: str) -> Any:
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
+    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = reference, ""
+    ds.Modality, ds.Manufacturer = "CT", "Phantom"
+    ds.PatientName, ds.PatientID = "Secret^Name", "P1"
+    ds.PatientBirthDate, ds.PatientSex = "19700101", "O"
+    ds.StudyDate, ds.StudyTime, ds.StudyID = "20260101", "120000", "1"
+    ds.SeriesNumber, ds.AccessionNumber, ds.ReferringPhysicianName = 1, "", ""
+    ds.AcquisitionNumber, ds.KVP = 1, 120
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    ds.Rows, ds.Columns = hu.shape
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = 1, 0, "HU"
+    ds.PixelData = np.ascontiguousarray(hu).astype("<i2").tobytes()
+    return ds

@@ -17,7 +17,7 @@ LAYERS = [
     {"trained", "ground"},
     {"report", "training", "inference", "export"},
     {"assess"},
-    {"pipeline", "serve"},
+    {"pipeline", "serve", "foreign"},
     {"study", "doctor"},
     {"cli"},
 ]

@@ -44,8 +44,9 @@ def test_commands_shown_are_verbs_with_options_that_exist(
     page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for verb, rest in COMMAND.findall(page.read_text()):
+        verbs = [verb, *rest.split()[:1]] if verb == "export" else [verb]
         with pytest.raises(SystemExit) as stop:
-            cli.main([verb, "--help"])
+            cli.main([*verbs, "--help"])
         assert not stop.value.code, f"{page.name}: penumbra {verb}"
         shown = capsys.readouterr().out
         for option in re.findall(r"--[a-z]+(?![.\w])", rest):

@@ -57,3 +57,22 @@ def test_truncated_weights_are_named(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"model\.safetensors: checkpoint cannot be read"):
         trained.load(tmp_path)
+
+
+def test_what_is_familiar_is_kept_and_the_fingerprint_knows_it(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from penumbra.bayes.mahalanobis import fit_familiarity
+
+    features = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    known = fit_familiarity(features[:8], features[8:])
+    model().save(tmp_path)
+    before = trained.fingerprint(tmp_path)
+    replace(model(), familiarity=known).save(tmp_path)
+    after = trained.load(tmp_path).familiarity
+    assert after is not None
+    assert torch.equal(after(features), known(features))
+    assert trained.fingerprint(tmp_path) != before
+    (tmp_path / trained.FAMILIARITY).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"familiarity\.safetensors"):
+        trained.load(tmp_path)

@@ -184,7 +184,10 @@ def _train(
         posterior_width=width,
         tempering=tempering,
     )
-    model = replace(model, calibration=calibration)
+    familiarity = assess.familiarize(
+        model, ground.store, ground.parts["train"], ground.parts["val"]
+    )
+    model = replace(model, calibration=calibration, familiarity=familiarity)
     assess.calibrate_attention(model, ground.store, ground.parts["val"]).save(out / "model")
     return out / "model"
 

@@ -1,17 +1,19 @@
 """A trained model as a folder: everything that a prediction needs, and nothing to unpickle."""
 
+import hashlib
 import json
 import platform
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from penumbra import __version__, bayes, checkpoint, config
 from penumbra.bayes import Bank, dropout, laplace
+from penumbra.bayes.mahalanobis import Familiarity
 from penumbra.bayes.propagate import Propagation
 from penumbra.bayes.stopping import MOST
 from penumbra.config import Config
@@ -22,7 +24,7 @@ from penumbra.model import Network
 from penumbra.reference import Reference
 from penumbra.types import Task
 
-WEIGHTS, RECORD = "model.safetensors", "model.json"
+WEIGHTS, RECORD, FAMILIARITY = "model.safetensors", "model.json", "familiarity.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ class Calibration:
         attention_u_ref: 95 % quantile of the variance of findings' maps between draws.
         relevance: how much of the regions shown alike experts marked, per attention bin and
             uncertainty bin (``attend.reliability.shares``); none without expert masks.
-        review_above: case uncertainty above which a case goes to review.
+        ranked_by: the score that ranks cases: the disagreement between draws or, where draws do
+            not differ, the uncertainty of the region.
+        review_above: that score, from which a case goes to review.
+        expected_dice: line from that score to the mean Dice (``evaluate.expected``); empty where
+            too few cases were seen.
         volume_quantile, volume_floor_ml: region -> of the conformal volume interval; a region is
             absent where too few patients were seen to promise anything.
         finding_quantile: finding -> of its conformal set; absent likewise.
@@ -53,7 +59,9 @@ class Calibration:
     u_ref: float = 1.0
     attention_u_ref: float = 1.0
     relevance: list[list[float]] | None = None
+    ranked_by: Literal["disagreement", "uncertainty"] = "uncertainty"
     review_above: float | None = None
+    expected_dice: dict[str, float] = field(default_factory=dict)
     volume_quantile: dict[str, float] = field(default_factory=dict)
     volume_floor_ml: dict[str, float] = field(default_factory=dict)
     finding_quantile: dict[str, float] = field(default_factory=dict)
@@ -70,10 +78,13 @@ class Trained:
     config: Config
     calibration: Calibration = Calibration()
     provenance: dict[str, Any] = field(default_factory=dict)
+    familiarity: Familiarity | None = None
 
     def save(self, folder: Path) -> None:
         """Write the folder; each file appears whole."""
         checkpoint.save(folder / WEIGHTS, self.network)
+        if self.familiarity is not None:
+            checkpoint.save(folder / FAMILIARITY, self.familiarity)
         record = {
             "task": asdict(self.task),
             "config": self.config.model_dump(mode="json"),
@@ -163,7 +174,29 @@ def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
     tensors, _ = checkpoint.read(folder / WEIGHTS)
     checkpoint.load_module(network, tensors, source=folder / WEIGHTS)
     network.to(device).eval()
-    return Trained(network, task, settings, calibration, record.get("provenance", {}))
+    provenance = record.get("provenance", {})
+    return Trained(network, task, settings, calibration, provenance, _familiarity(folder))
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of a model folder (or of a run's), by which a prediction knows its model."""
+    found = folder / "model" if (folder / "model" / RECORD).exists() else folder
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, RECORD, FAMILIARITY):
+        if (found / name).exists():
+            digest.update((found / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _familiarity(folder: Path) -> Familiarity | None:
+    path = folder / FAMILIARITY
+    if not path.exists():
+        return None
+    tensors, _ = checkpoint.read(path)
+    try:
+        return Familiarity(*(tensors[f"model/{n}"] for n in ("mean", "precision", "validation")))
+    except KeyError as error:
+        raise DataError(f"{path}: lacks {error}; delete it to predict without it") from error
 
 
 def environment() -> dict[str, str]:

@@ -151,3 +151,19 @@ def test_the_run_says_what_its_posterior_is_worth(judged: Path, model: Trained) 
     found = json.loads((judged / "metrics.json").read_text())["posterior"]
     assert found["kind"] == "variational"
     assert {"name", "sigma_ratio", "snr", "kl_per_weight"} <= set(found["layers"][0])
+
+
+def test_the_review_limit_is_on_what_ranks_cases_and_the_expected_dice_is_a_share(
+    model: Trained,
+) -> None:
+    assert model.calibration.ranked_by == "disagreement"
+    line = model.calibration.expected_dice
+    assert not line or 0 <= line["error"] <= 1
+
+
+def test_familiar_scans_need_enough_of_them(model: Trained, store: Store) -> None:
+    train, val = list(store.indices("train")), list(store.indices("val"))
+    assert assess.familiarize(model, store, train, val[:1]) is None
+    known = assess.familiarize(model, store, train, train)
+    assert known is not None
+    assert len(known.validation) == len(train)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,23 @@ def test_the_report_states_volumes_intervals_and_the_verdict(plain: Path) -> Non
         assert values == [12.5, 11.0, 14.25]
         (verdict,) = group.get_qualitative_evaluations()
         assert verdict.value.meaning == "Review by a reader advised"
+
+
+def test_a_conformal_interval_stands_in_the_report_under_its_own_code(
+    tmp_path: Path, write_ct, write_prediction
+) -> None:
+    series = write_ct(tmp_path / "ct", np.zeros((7, 6, 4)))
+    predicted = write_prediction(tmp_path / "pred", series)
+    record = json.loads((predicted / "c1.json").read_text())
+    for volume in record["volumes_ml"].values():
+        volume["conformal"] = {"low": 9.5, "high": 16.0, "level": 0.9}
+    (predicted / "c1.json").write_text(json.dumps(record))
+    export_case(predicted, "c1", series, tmp_path / "dicom")
+    content = hd.sr.srread(tmp_path / "dicom" / "c1_report.dcm").content
+    for group in content.get_volumetric_roi_measurement_groups():
+        found = {m.derivation.meaning: m.value for m in group.get_measurements()}
+        assert found["Lower end of 90 % conformal interval"] == 9.5
+        assert found["Upper end of 90 % credible interval"] == 14.25
 
 
 def test_every_object_belongs_to_the_patient_and_study_of_the_scan(plain: Path) -> None:

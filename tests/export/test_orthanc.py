@@ -126,6 +126,27 @@ def test_a_real_ct_is_predicted_and_returns_to_its_place(
     round_trip(pacs, sent, tmp_path, predict)
 
 
+def test_a_study_is_queried_predicted_and_answered_in_one_command(
+    pacs: str, tmp_path: Path, write_ct, untrained_ct: Path
+) -> None:
+    from penumbra import cli
+
+    hu = np.random.default_rng(2).integers(-200, 300, (16, 16, 4))
+    sent = write_ct(tmp_path / "sent", hu)
+    store(pacs, sorted(sent.iterdir()))
+    study = ids(sent)["study"]
+    words = ["export", "dicomweb", str(untrained_ct), pacs, "--study", study]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--out", str(tmp_path / "out")])
+    assert stop.value.code == 0
+    kinds = [len(find_series(pacs, modality=m, study=study)) for m in ("CT", "SEG", "SR")]
+    assert kinds == [1, 3, 1]
+    names = {p.name for p in (tmp_path / "out").rglob("*")}
+    assert not any("Secret" in name for name in names)
+    with pytest.raises(SystemExit):
+        cli.main(["export", "dicomweb", str(untrained_ct), pacs, "--study", "1.2.3"])
+
+
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot retrieve"):
         fetch_series("http://127.0.0.1:9/x", tmp_path, study="1.2", series="1.3")

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from penumbra.bayes.mahalanobis import Strangeness
 from penumbra.inference.decision import Signs, decide
 from penumbra.inference.triage import held_out_referral, referral
 from penumbra.trained import Calibration
@@ -63,4 +64,30 @@ def test_the_referral_curve_reads_the_test_cases_of_the_run(tmp_path: Path) -> N
     curve = held_out_referral(tmp_path)
     assert curve is not None
     assert (curve.cases, curve.errors) == (2, 1)
+    assert curve.needed[0.05] == 0.5
+
+
+def test_cases_are_ranked_by_the_disagreement_where_it_ranked_validation_cases() -> None:
+    chosen = Calibration(ranked_by="disagreement", review_above=0.1)
+    assert decide(Signs(0.9, 0.05), chosen).verdict == "accept"
+    decision = decide(Signs(0.0, 0.2), chosen)
+    assert decision.reasons[0].startswith("disagreement between draws 0.2 is above the limit 0.1")
+
+
+def test_a_scan_farther_than_every_validation_scan_says_how_often_that_happens() -> None:
+    strange = Signs(0.001, 0.0, strangeness=Strangeness(2.5, 9, 9))
+    decision = decide(strange, LIMIT)
+    assert decision.verdict == "review"
+    assert "a familiar scan does so once in 10" in decision.reasons[0]
+    usual = Signs(0.001, 0.0, strangeness=Strangeness(1.0, 8, 9))
+    assert decide(usual, LIMIT).verdict == "accept"
+
+
+def test_the_referral_curve_uses_the_first_score_that_varies(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text(
+        "case,part,dice,uncertainty/disagreement,uncertainty/epistemic/region\n"
+        "a,test,0.9,0.1,0.5\nb,test,0.3,0.6,0.01\n"
+    )
+    curve = held_out_referral(tmp_path)
+    assert curve is not None
     assert curve.needed[0.05] == 0.5

@@ -151,3 +151,33 @@ def test_auto_takes_as_many_draws_as_the_maps_need(
     predict_scans(untrained_ct, [scan], tmp_path, draws="auto")
     record = json.loads((tmp_path / "one.json").read_text())
     assert 12 <= next(iter(record["volumes_ml"].values()))["draws"] <= 64
+
+
+def test_a_scan_unlike_all_training_scans_goes_to_review(
+    untrained_ct: Path, scan: Path, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from penumbra import trained
+    from penumbra.bayes.mahalanobis import fit_familiarity
+    from penumbra.data.preprocess import prepare
+    from penumbra.inference.features import scan_features
+    from penumbra.inference.scan import case_of
+
+    model = trained.load(untrained_ct)
+    case = prepare(case_of(scan, model.task), model.task, model.config.data)
+    features = scan_features(model.network, case, model.config)
+    assert len(features) == sum(model.config.model.widths)
+    cloud = torch.randn(14, len(features), generator=torch.Generator().manual_seed(0))
+    calibration = replace(model.calibration, review_above=None)
+    for place, verdict in ((features + 30, "review"), (features, "accept")):
+        known = fit_familiarity(place + cloud[:9], place + cloud[9:] * 2)
+        run = tmp_path / verdict
+        replace(model, familiarity=known, calibration=calibration).save(run)
+        predict_scans(run, [scan], run / "pred", draws=1)
+        record = json.loads((run / "pred" / "one.json").read_text())
+        assert record["decision"]["verdict"] == verdict
+        assert record["out_of_distribution"]["scans"] == 5
+        assert "training scans" in " ".join(record["trust"])

@@ -95,6 +95,8 @@ def test_a_listed_map_is_served(client: TestClient) -> None:
         "/api/maps/c1/image/..%2f..%2fsecret.txt",
         "/api/maps/c1/evil/..%2fsecret.txt",
         "/api/maps/..%2f/image/c1_image.nii.gz",
+        "/api/pages/..%2fc1",
+        "/api/pages/c1",
         "/static/..%2fapp.py",
         "/static/%2fetc%2fpasswd",
     ],

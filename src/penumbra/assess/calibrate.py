@@ -1,9 +1,12 @@
 """What is fitted on validation patients: temperature, thresholds, the uncertainty's reference."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from penumbra import progress
@@ -12,6 +15,7 @@ from penumbra.bayes.temperature import fit_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
 from penumbra.evaluate import localization
+from penumbra.evaluate.expected import fit_expected
 from penumbra.evaluate.overlap import confusion, dice, label_map
 from penumbra.evaluate.ranking import choose_threshold
 from penumbra.evaluate.segmentation import region_of_interest
@@ -50,7 +54,7 @@ def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
         thresholds={f: seen.threshold(k) for k, f in enumerate(findings)},
         attention_threshold=seen.attention_threshold(),
         u_ref=seen.reference(),
-        review_above=seen.review_above(settings.evaluate.error_target),
+        **seen.review(settings.evaluate.error_target),
         volume_quantile={region: quantile for region, (quantile, _) in volumes.items()},
         volume_floor_ml={region: floor for region, (_, floor) in volumes.items()},
         finding_quantile=promised.finding_quantiles(),
@@ -69,7 +73,8 @@ class _Seen:
     attention: list[np.ndarray] = field(default_factory=list)
     region: list[np.ndarray] = field(default_factory=list)
     case_uncertainty: list[float] = field(default_factory=list)
-    failed: list[bool] = field(default_factory=list)
+    disagreement: list[float] = field(default_factory=list)
+    dice: list[float] = field(default_factory=list)
 
     def add(self, case: Prepared, maps: CaseMaps, seed: int) -> None:
         body = np.asarray(case.body)
@@ -92,16 +97,14 @@ class _Seen:
         assert maps.voxels is not None
         probability = maps.voxels.probability.numpy()
         reference, predicted = np.asarray(case.segmentation), label_map(probability)
-        roi = region_of_interest(predicted > 0, reference > 0, spacing_mm=case.spacing_mm)
-        roi &= reference != IGNORE
-        chosen = _thin(np.flatnonzero(roi), seed)
-        flat = probability.reshape(len(probability), -1)[:, chosen].T
-        self.log_probability.append(torch.from_numpy(np.log(np.maximum(flat, 1e-12))))
-        self.label.append(torch.from_numpy(reference.ravel()[chosen].astype(np.int64)))
+        logs, labels = sample_voxels(probability, reference, case.spacing_mm, seed=seed)
+        self.log_probability.append(logs)
+        self.label.append(labels)
         epistemic = maps.voxels.epistemic.numpy()
         self.case_uncertainty.append(aggregate(epistemic, predicted, how="region"))
         counts = confusion(predicted, reference, classes=len(probability))
-        self.failed.append(dice(counts, range(1, len(probability))) < POOR_DICE)
+        self.disagreement.append(maps.disagreement)
+        self.dice.append(dice(counts, range(1, len(probability))))
 
     def temperature(self) -> float:
         if not self.label:
@@ -133,13 +136,40 @@ class _Seen:
             return 1.0
         return max(float(np.quantile(np.concatenate(self.epistemic), U_QUANTILE)), 1e-12)
 
-    def review_above(self, target: float) -> float | None:
-        if not self.failed:
-            return None
-        budget = review_budget(
-            np.array(self.case_uncertainty), np.array(self.failed), target=target
-        )
-        return float(budget.threshold) if np.isfinite(budget.threshold) else None
+    def review(self, target: float) -> dict[str, Any]:
+        """The review limit and the expected Dice, on the disagreement wherever draws differ."""
+        if not self.dice:
+            return {}
+        differ = any(each > 0 for each in self.disagreement)
+        score = np.array(self.disagreement if differ else self.case_uncertainty)
+        failed = np.array([each < POOR_DICE for each in self.dice])
+        limit = review_budget(score, failed, target=target).threshold
+        line = fit_expected(score, np.array(self.dice))
+        return {
+            "ranked_by": "disagreement" if differ else "uncertainty",
+            "review_above": float(limit) if np.isfinite(limit) else None,
+            "expected_dice": {} if line is None else asdict(line),
+        }
+
+
+def sample_voxels(
+    probability: Float[np.ndarray, "c *space"],
+    reference: Integer[np.ndarray, "*space"],
+    spacing_mm: Sequence[float],
+    *,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities [n, c] and labels [n] of up to 20,000 voxels where calibration is judged.
+
+    That is the union of prediction and reference, widened as in ``evaluate.segmentation``.
+    """
+    predicted = label_map(probability)
+    roi = region_of_interest(predicted > 0, reference > 0, spacing_mm=spacing_mm)
+    roi &= reference != IGNORE
+    chosen = _thin(np.flatnonzero(roi), seed)
+    flat = probability.reshape(len(probability), -1)[:, chosen].T
+    labels = torch.from_numpy(reference.ravel()[chosen].astype(np.int64))
+    return torch.from_numpy(np.log(np.maximum(flat, 1e-12))), labels
 
 
 def expert_masks(case: Prepared) -> list[tuple[int, np.ndarray]]:

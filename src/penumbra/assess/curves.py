@@ -1,19 +1,29 @@
-"""Reliability and risk-coverage curves as ``curves.json`` holds them."""
+"""What the report draws and lists, in the form in which a run folder keeps it."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from penumbra.evaluate import calibration, selective
+from penumbra.evaluate.protocol import ALL, MEAN, CaseScores
 
 
 def diagram(tally: calibration.Tally) -> dict[str, list[float]]:
-    """The bins that hold a prediction."""
+    """A reliability diagram: the bins that hold a prediction."""
     curve = calibration.reliability(tally)
     filled = curve.mass > 0
     columns = {"confidence": curve.confidence, "accuracy": curve.accuracy, "count": curve.mass}
     return {name: column[filled].tolist() for name, column in columns.items()}
 
 
-def risk_coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]]:
+def risk_coverage(
+    unsure: Float[np.ndarray, " n"], risk: Float[np.ndarray, " n"]
+) -> dict[str, list[float]]:
+    """The risk-coverage curve beside that of the perfect order and of none."""
     defined = ~(np.isnan(unsure) | np.isnan(risk))
     unsure, risk = unsure[defined], risk[defined]
     curve = selective.risk_coverage(unsure, risk)
@@ -23,3 +33,25 @@ def risk_coverage(unsure: np.ndarray, risk: np.ndarray) -> dict[str, list[float]
         "oracle": selective.risk_coverage(risk, risk).risk.tolist(),
         "random": [float(risk.mean())] * len(risk),
     }
+
+
+def table_line(scored: CaseScores, *, part: str, site: str = "") -> dict[str, Any]:
+    """A case's line of ``cases.csv``."""
+    line: dict[str, Any] = {"case": scored.case, "patient": scored.patient}
+    line |= {"site": site, "part": part}
+    return line | {
+        metric if label in (ALL, MEAN) else f"{metric}_{label}": value
+        for (metric, label), value in scored.scores.items()
+    }
+
+
+def table_text(table: Sequence[dict[str, Any]]) -> str:
+    """The text of ``cases.csv``: one column per name that any line has."""
+    columns = list(dict.fromkeys(name for line in table for name in line))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in table
+    )
+    return buffer.getvalue()

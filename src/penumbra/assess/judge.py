@@ -1,7 +1,5 @@
 """The evaluation of one trained model (METHOD section 5): files in, rows with intervals out."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +13,7 @@ import torch
 from penumbra import progress
 from penumbra.assess.calibrate import expert_masks
 from penumbra.assess.conformal import coverage
-from penumbra.assess.curves import diagram, risk_coverage
+from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.assess.hardship import hardship
 from penumbra.assess.samples import Samples
 from penumbra.bayes import diagnostics
@@ -80,7 +78,7 @@ def assess(
         curves = judged.curves()
     harder = hardship(model, store, indices["test"])
     curves["robustness"] = harder.series
-    write_text(out / "cases.csv", _csv(table))
+    write_text(out / "cases.csv", table_text(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
     write_text(out / "evaluation" / "probes.json", json.dumps(harder.probes))
     tree = json.loads(to_json(rows + harder.rows))
@@ -152,12 +150,7 @@ class Judged:
         """One line per case for ``cases.csv``."""
         lines: list[dict[str, Any]] = []
         for case, scored in zip(self.cases, self.scores, strict=True):
-            line: dict[str, Any] = {"case": case.id, "patient": case.patient}
-            line |= {"site": case.site or "", "part": part}
-            line |= {
-                metric if label in (ALL, MEAN) else f"{metric}_{label}": value
-                for (metric, label), value in scored.scores.items()
-            }
+            line = table_line(scored, part=part, site=case.site or "")
             if self.findings:
                 place = len(lines)
                 for f, name in enumerate(self.findings):
@@ -287,14 +280,3 @@ def _posterior(model: Trained) -> dict[str, Any]:
         "tempering": model.calibration.tempering,
         "layers": [asdict(each) for each in diagnostics(model.network)],
     }
-
-
-def _csv(table: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for line in table for name in line))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in table
-    )
-    return buffer.getvalue()

@@ -12,7 +12,7 @@ from penumbra.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-export_app = typer.Typer(help="Predictions as DICOM.", no_args_is_help=True)
+export_app = typer.Typer(help="Predictions as DICOM, models as ONNX.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
 LOOPBACK = "127.0.0.1"
@@ -93,19 +93,36 @@ def dicomweb(
     run: Run,
     url: Annotated[str, typer.Argument(metavar="URL", help="DICOMweb root of the PACS.")],
     study: Annotated[str, typer.Option(metavar="UID", help="StudyInstanceUID.")],
-    series: Annotated[str, typer.Option(metavar="UID", help="SeriesInstanceUID.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Scan and maps.")] = Path("dicom"),
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UID", help="SeriesInstanceUID.  [default: all of the model's modality]"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Scans, maps.")] = Path("dicom"),
 ) -> None:
-    """Fetch one series from a PACS, predict it, and store the objects beside it."""
-    from penumbra.export.dicom import export_case
-    from penumbra.export.dicomweb import fetch_series, store
-    from penumbra.inference.scan import predict_scans
+    """Query a study, retrieve its series, predict them, and store the objects beside them."""
+    from penumbra.serve.pacs import serve_study
 
-    scan = fetch_series(url, writable(out) / "scan", study=study, series=series)
-    predict_scans(run, [scan], out / "maps")
-    wrote = export_case(out / "maps", scan.name, scan, out / "objects")
-    store(url, wrote)
+    wrote = serve_study(run, url, writable(out), study=study, series=series)
     done(wrote, f"stored at {url}; penumbra view {out / 'maps'}")
+
+
+@export_app.command("onnx")
+def onnx(
+    run: Run,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="[default: RUN/model.onnx]")
+    ] = None,
+) -> None:
+    """The model as ONNX with its noise as an input, so that draws can be repeated anywhere."""
+    from penumbra import trained
+    from penumbra.export.onnx import export
+
+    path = out or run / "model.onnx"
+    writable(path.parent)
+    wrote = export(trained.load(run), path)
+    done(wrote, f"onnxruntime.InferenceSession('{path}'); inputs are described in {wrote[1]}")
 
 
 def _need_serve() -> None:

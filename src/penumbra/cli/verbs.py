@@ -175,20 +175,6 @@ def train(
 
 
 @app.command()
-def evaluate(
-    run: Run,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", callback=existing, help="Another cohort to score on."),
-    ] = None,
-) -> None:
-    """Score a trained run on its held-out patients, or on another cohort."""
-    from penumbra import pipeline
-
-    done([pipeline.evaluate(run, data=data)], f"penumbra report {run}")
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Run folder.")] = Path("runs/demo"),
     modality: Annotated[Literal["mri", "ct", "xray"], typer.Option(help="Which phantom.")] = "mri",

@@ -57,6 +57,24 @@ def read(path: Path, *, frame: int | None = None, label: bool = False) -> Volume
     return in_ras(array, image.affine, path)
 
 
+def read_all(path: Path) -> list[Volume]:
+    """Every volume of a file in RAS+, read once; a 3-D file holds one.
+
+    Raises:
+        DataError: unreadable or truncated.
+    """
+    image = _open(path)
+    try:
+        array = np.asarray(image.dataobj, dtype=np.float32)
+    except _BROKEN as error:
+        raise DataError(
+            f"{path}: cannot be read to its end ({_line(error)}); "
+            "the file is truncated or damaged, copy it again"
+        ) from error
+    array = array if array.ndim == 4 else array[..., None]
+    return [in_ras(array[..., k], image.affine, path) for k in range(array.shape[3])]
+
+
 def _open(path: Path) -> nib.Nifti1Image:
     try:
         image = nib.load(path)

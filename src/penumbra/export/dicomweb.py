@@ -26,15 +26,15 @@ def fetch_series(url: str, folder: Path, *, study: str, series: str) -> Path:
     return folder
 
 
-def find_series(url: str, *, modality: str) -> list[tuple[str, str]]:
-    """Study and series identifiers of every series of a modality (QIDO-RS).
+def find_series(url: str, *, modality: str, study: str | None = None) -> list[tuple[str, str]]:
+    """Study and series identifiers of every series of a modality, of one study or all (QIDO-RS).
 
     Raises:
         DataError: the server does not answer.
     """
     client = _client(url)
     try:
-        found = client.search_for_series(search_filters={"Modality": modality})
+        found = client.search_for_series(study, search_filters={"Modality": modality})
     except Exception as error:
         raise DataError(f"{url}: cannot search ({_line(error)})") from error
     return [(each["0020000D"]["Value"][0], each["0020000E"]["Value"][0]) for each in found]

@@ -11,9 +11,9 @@ def measurement_report(
 ) -> Any:
     """Volumes with their credible intervals and the verdict, tied to the segments of a SEG.
 
-    One measurement group per segment holds three volumes: the mean over posterior draws and the
-    two ends of the interval, told apart by derivation codes. Regions that unite several classes
-    have no segment of their own and are left out. Every group carries the verdict.
+    One measurement group per segment holds the mean volume over posterior draws and the ends of
+    its credible and conformal intervals, told apart by derivation codes. Regions that unite several
+    classes have no segment of their own and are left out. Every group carries the verdict.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes as standard
@@ -91,22 +91,30 @@ def _segment(segmentation: Any, number: int, source: Sequence[Any]) -> Any:
     )
 
 
-def _volumes(volume: Mapping[str, float]) -> list[Any]:
+def _volumes(volume: Mapping[str, Any]) -> list[Any]:
     import highdicom as hd
     from pydicom.sr.codedict import codes as standard
 
-    level = f"{100 * volume['level']:.0f} % credible interval"
-    derivations = {
-        "mean": standard.SCT.Mean,
-        "low": codes.private("CRED_LOW", f"Lower end of {level}"),
-        "high": codes.private("CRED_HIGH", f"Upper end of {level}"),
-    }
+    stated = [(float(volume["mean"]), standard.SCT.Mean)]
+    for short, kind, ends in (
+        ("CRED", "credible", volume),
+        ("CONF", "conformal", volume.get("conformal")),
+    ):
+        if ends is None:
+            continue
+        interval = f"{100 * ends['level']:.0f} % {kind} interval"
+        stated.append(
+            (float(ends["low"]), codes.private(f"{short}_LOW", f"Lower end of {interval}"))
+        )
+        stated.append(
+            (float(ends["high"]), codes.private(f"{short}_HIGH", f"Upper end of {interval}"))
+        )
     return [
         hd.sr.Measurement(
             name=standard.SCT.Volume,
-            value=round(float(volume[key]), 6),
+            value=round(value, 6),
             unit=hd.sr.CodedConcept("ml", "UCUM", "milliliter"),
             derivation=derivation,
         )
-        for key, derivation in derivations.items()
+        for value, derivation in stated
     ]

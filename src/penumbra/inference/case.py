@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from penumbra.bayes.mahalanobis import Strangeness
 from penumbra.bayes.temperature import apply_temperature
 from penumbra.config.schema import Draws
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.evaluate.overlap import label_map
 from penumbra.files import write_text
+from penumbra.inference.features import scan_features
 from penumbra.inference.files import write_map
 from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.inference.page import write_page
@@ -35,11 +37,20 @@ def predict_case(
         config = config.model_copy(update={"evaluate": wanted})
     bank = posterior(model.network, config.evaluate.draws, generator=generator)
     maps = map_case(model.network, bank, prepared, model.task, config)
-    return write_maps(maps, prepared, model, out, origin=origin)
+    strangeness = None
+    if model.familiarity is not None:
+        strangeness = model.familiarity.judge(scan_features(model.network, prepared, config))
+    return write_maps(maps, prepared, model, out, strangeness=strangeness, origin=origin)
 
 
 def write_maps(
-    maps: CaseMaps, case: Prepared, model: Trained, out: Path, *, origin: str | None = None
+    maps: CaseMaps,
+    case: Prepared,
+    model: Trained,
+    out: Path,
+    *,
+    strangeness: Strangeness | None = None,
+    origin: str | None = None,
 ) -> list[Path]:
     """Write segmentation, probability, uncertainty and attention maps, summary and page.
 
@@ -63,7 +74,7 @@ def write_maps(
         )
         for name, array in shown.items()
     }
-    record = summarize(maps, case, model, arrays.get("segmentation"))
+    record = summarize(maps, case, model, arrays.get("segmentation"), strangeness)
     record["files"] = {name: [path.name for path in paths] for name, paths in files.items()}
     record["origin"] = origin
     page = write_page(out / f"{case.id}.html", record, case, arrays, model.config)

@@ -6,12 +6,14 @@ from typing import Literal
 
 import numpy as np
 
+from penumbra.bayes.mahalanobis import Strangeness
 from penumbra.trained import Calibration
 
 Verdict = Literal["accept", "review", "reject"]
 
 UNSURE_SPREADS = 2.0
 """A finding this many posterior standard deviations from its threshold could fall either way."""
+NAMES = {"uncertainty": "uncertainty", "disagreement": "disagreement between draws"}
 BROKEN_AGREEMENT = 0.5
 """Draws that share less than this mean Dice do not describe one segmentation."""
 
@@ -29,6 +31,7 @@ class Signs:
         missing: channels that the model was trained with and the scan lacks.
         channels: how many channels the model was trained with.
         notes: what was repaired while reading.
+        strangeness: how unlike the training scans its features are; None where that is not known.
     """
 
     uncertainty: float | None
@@ -38,6 +41,13 @@ class Signs:
     missing: Sequence[str] = ()
     channels: int = 1
     notes: Sequence[str] = ()
+    strangeness: Strangeness | None = None
+
+    def score(self, calibration: Calibration) -> float | None:
+        """What ranks this case; None without a segmentation."""
+        if self.uncertainty is None or calibration.ranked_by == "uncertainty":
+            return self.uncertainty
+        return self.disagreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +62,8 @@ class Decision:
 def decide(signs: Signs, calibration: Calibration) -> Decision:
     """Reject what cannot be judged, send to review what the model is unsure of, accept the rest.
 
-    The limit of the case uncertainty was chosen on validation patients (``review_above``); every
-    other rule is stated with its figures in the reason. ``need`` is the uncertainty over that
+    The limit of the score that ranks cases was chosen on validation patients (``review_above``);
+    every other rule is stated with its figures in the reason. ``need`` is the score over that
     limit where there is one, else the disagreement between draws; rejected cases lie above all
     others (+2), cases for review above accepted ones (+1).
 
@@ -70,10 +80,10 @@ def decide(signs: Signs, calibration: Calibration) -> Decision:
         return Decision("reject", (*rejections, *doubts), 2 + calm)
     if doubts:
         return Decision("review", tuple(doubts), 1 + calm)
-    limit = calibration.review_above
+    limit, score = calibration.review_above, signs.score(calibration)
     known = "no rule asks for a review"
-    if signs.uncertainty is not None and limit is not None:
-        known = f"uncertainty {signs.uncertainty:.2g} is within the limit {limit:.2g}"
+    if score is not None and limit is not None:
+        known = f"{NAMES[calibration.ranked_by]} {score:.2g} is within the limit {limit:.2g}"
     return Decision("accept", (known,), calm)
 
 
@@ -96,11 +106,18 @@ def _rejections(signs: Signs) -> list[str]:
 
 def _doubts(signs: Signs, calibration: Calibration) -> list[str]:
     reasons = []
-    limit = calibration.review_above
-    if signs.uncertainty is not None and limit is not None and signs.uncertainty >= limit:
+    limit, score = calibration.review_above, signs.score(calibration)
+    if score is not None and limit is not None and score >= limit:
         reasons.append(
-            f"uncertainty {signs.uncertainty:.2g} is above the limit {limit:.2g} "
+            f"{NAMES[calibration.ranked_by]} {score:.2g} is above the limit {limit:.2g} "
             "chosen on validation patients"
+        )
+    strange = signs.strangeness
+    if strange is not None and strange.nearer == strange.scans > 0:
+        reasons.append(
+            f"its features lie farther from the training scans ({strange.distance:.2f}) than those "
+            f"of all {strange.scans} validation scans; a familiar scan does so once in "
+            f"{strange.scans + 1}"
         )
     if signs.empty:
         reasons.append("none of the structures was found")
@@ -118,8 +135,9 @@ def _doubts(signs: Signs, calibration: Calibration) -> list[str]:
 
 
 def _ratio(signs: Signs, calibration: Calibration) -> float:
-    if signs.uncertainty is not None and calibration.review_above:
-        ratio = signs.uncertainty / calibration.review_above
+    score = signs.score(calibration)
+    if score is not None and calibration.review_above:
+        ratio = score / calibration.review_above
         return ratio if np.isfinite(ratio) else 1e9
     spreads = [spread for _, spread in (signs.findings or {}).values()]
     return max([signs.disagreement, *spreads])

@@ -99,7 +99,7 @@ def predict_batch(batch: Batch) -> None:
 def _each(
     model: Trained, run: Path, cases: Sequence[Case], out: Path, draws: Draws | None
 ) -> Iterator[tuple[list[Path], str | None]]:
-    maker = _digest_of(run)
+    maker = trained.fingerprint(run)
     for case in cases:
         try:
             origin = _origin(maker, case, draws or model.config.evaluate.draws)
@@ -128,15 +128,6 @@ def _already(summary: Path, origin: str) -> list[Path]:
         return []
     files = [*(summary.with_name(n) for n in names), summary, summary.with_suffix(".html")]
     return files if all(file.is_file() for file in files) else []
-
-
-def _digest_of(run: Path) -> str:
-    """A hash of the model's files."""
-    folder = run / "model" if (run / "model" / trained.RECORD).exists() else run
-    found = hashlib.sha256()
-    for name in (trained.WEIGHTS, trained.RECORD):
-        found.update((folder / name).read_bytes())
-    return found.hexdigest()
 
 
 def _origin(maker: str, case: Case, draws: Draws) -> str:

@@ -1,12 +1,15 @@
 """One case's prediction in figures and words: the content of ``<case>.json``."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
 
+from penumbra.bayes.mahalanobis import Strangeness
 from penumbra.data.preprocess import Prepared
+from penumbra.evaluate.expected import ExpectedScore
 from penumbra.evaluate.selective import aggregate
 from penumbra.inference.decision import Decision, Signs, decide
 from penumbra.inference.maps import CaseMaps
@@ -16,14 +19,19 @@ from penumbra.trained import Trained
 
 
 def summarize(
-    maps: CaseMaps, case: Prepared, model: Trained, labels: Integer[np.ndarray, "*space"] | None
+    maps: CaseMaps,
+    case: Prepared,
+    model: Trained,
+    labels: Integer[np.ndarray, "*space"] | None,
+    strangeness: Strangeness | None = None,
 ) -> dict[str, Any]:
     """Volumes with credible intervals, findings, uncertainty and the decision, ready for JSON.
 
     ``labels`` is the published segmentation on the prepared grid. Nothing in it names the patient
     beyond the file name of the scan.
     """
-    signs = _signs(maps, case, model, labels)
+    signs = replace(_signs(maps, case, model, labels), strangeness=strangeness)
+    trust = _trust(signs, model)
     decision = decide(signs, model.calibration)
     return {
         "schema": SCHEMA,
@@ -31,6 +39,8 @@ def summarize(
         "decision": _decision(decision),
         **({"findings": _findings(maps, model)} if maps.findings is not None else {}),
         **(_segmentation(maps, signs, model) if labels is not None else {}),
+        **trust,
+        "trust": _words(trust),
         "missing_channels": list(case.missing),
         "notes": list(case.notes),
         "task": {
@@ -72,6 +82,38 @@ def _segmentation(maps: CaseMaps, signs: Signs, model: Trained) -> dict[str, Any
         "uncertainty": signs.uncertainty,
         "disagreement_between_draws": maps.disagreement,
     }
+
+
+def _trust(signs: Signs, model: Trained) -> dict[str, Any]:
+    """Expected Dice and strangeness, each where the model folder can tell."""
+    trust: dict[str, Any] = {}
+    score, line = signs.score(model.calibration), model.calibration.expected_dice
+    if line and score is not None:
+        expected = ExpectedScore(
+            line["intercept"], line["slope"], line["error"], int(line["cases"])
+        )
+        trust["expected_dice"] = expected.of(score)
+    if signs.strangeness is not None:
+        p_value = signs.strangeness.p_value
+        trust["out_of_distribution"] = {**asdict(signs.strangeness), "p_value": p_value}
+    return trust
+
+
+def _words(trust: Mapping[str, Any]) -> list[str]:
+    words = []
+    if "expected_dice" in trust:
+        expected = trust["expected_dice"]
+        words.append(
+            f"expected Dice {expected['value']:.2f}, on average {expected['error']:.2f} off on "
+            f"{expected['cases']} validation cases"
+        )
+    if "out_of_distribution" in trust:
+        strange = trust["out_of_distribution"]
+        words.append(
+            f"farther from the training scans ({strange['distance']:.2f}) than "
+            f"{strange['nearer']} of {strange['scans']} validation scans"
+        )
+    return words
 
 
 def _promised(draws: Float[np.ndarray, " t"], region: str, model: Trained) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from penumbra.files import write_text
 from penumbra.inference.page import render
 from penumbra.inference.records import read_summaries
 
-RANKED_BY = "uncertainty/epistemic/region"
-"""The column of a run's ``cases.csv`` that the review limit was chosen on."""
+RANKED_BY = ("uncertainty/disagreement", "uncertainty/epistemic/region")
+"""Columns of ``cases.csv``; the first that varies is what the review limit was chosen on."""
 POOR_DICE = 0.5
 """A held-out case below this mean Dice counts as an error, as when the limit was chosen."""
 TARGETS = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -66,25 +66,37 @@ def held_out_referral(run: Path) -> Referral | None:
         return None
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("part") == "test"]
-    pairs = [(_number(row.get(RANKED_BY)), _number(row.get("dice"))) for row in rows]
-    known = [(u, d) for u, d in pairs if np.isfinite(u) and np.isfinite(d)]
-    if not known:
-        return None
-    table = np.array(known)
-    return referral(table[:, 0], table[:, 1] < POOR_DICE)
+    for column in RANKED_BY:
+        pairs = [(_number(row.get(column)), _number(row.get("dice"))) for row in rows]
+        known = np.array([(u, d) for u, d in pairs if np.isfinite(u) and np.isfinite(d)])
+        if len(known) and np.ptp(known[:, 0]) > 0:
+            return referral(known[:, 0], known[:, 1] < POOR_DICE)
+    return None
 
 
 def write_triage(folder: Path, run: Path) -> list[Path]:
     """Write ``triage.csv`` and ``triage.html`` over all predictions in ``folder``."""
-    records = read_summaries(folder)
+    return write_list(folder, read_summaries(folder), held_out_referral(run))
+
+
+def write_list(
+    folder: Path, records: Sequence[dict[str, Any]], curve: Referral | None
+) -> list[Path]:
+    """The same from records at hand; a case links to its page ``<case>.html`` where it has one."""
     table, page = folder / "triage.csv", folder / "triage.html"
     write_text(table, _csv(records))
-    curve = held_out_referral(run)
     counts = {
         verdict: sum(r["decision"]["verdict"] == verdict for r in records)
         for verdict in ("reject", "review", "accept")
     }
-    context = {"records": records, "counts": counts, "curve": curve, "line": _line(curve)}
+    paged = {r["case"] for r in records if (folder / f"{r['case']}.html").is_file()}
+    context = {
+        "records": records,
+        "paged": paged,
+        "counts": counts,
+        "curve": curve,
+        "line": _line(curve),
+    }
     write_text(page, render("triage.html.j2", context))
     return [table, page]
 

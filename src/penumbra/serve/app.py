@@ -135,12 +135,25 @@ def _viewer(app: FastAPI, predictions: Path) -> None:
     @app.get("/api/maps/{case}/{name}/{file}")
     def one_map(case: str, name: str, file: str) -> Response:
         """One map of one case, as its summary lists it."""
-        for record in read_summaries(predictions):
-            if record["case"] == case and file in record["files"].get(name, ()):
-                path = predictions / Path(file).name
-                if path.is_file():
-                    return FileResponse(path, media_type="application/octet-stream")
-        raise HTTPException(404, "no such map")
+        path = predictions / Path(file).name
+        if file not in _summary(predictions, case)["files"].get(name, ()) or not path.is_file():
+            raise HTTPException(404, "no such map")
+        return FileResponse(path, media_type="application/octet-stream")
+
+    @app.get("/api/pages/{case}")
+    def one_page(case: str) -> Response:
+        """The one-page summary of a case."""
+        path = predictions / f"{Path(_summary(predictions, case)['case']).name}.html"
+        if not path.is_file():
+            raise HTTPException(404, "no such page")
+        return Response(path.read_text(), media_type="text/html")
+
+
+def _summary(predictions: Path, case: str) -> dict[str, Any]:
+    for record in read_summaries(predictions):
+        if record["case"] == case:
+            return record
+    raise HTTPException(404, "no such case")
 
 
 def _queue(app: FastAPI, jobs: Jobs) -> None:

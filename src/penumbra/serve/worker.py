@@ -54,21 +54,25 @@ class Worker(threading.Thread):
 
 
 def predict_with(run: Path, out: Path, *, timeout_s: float = 3600) -> Predict:
-    """Predict by ``penumbra predict`` in a process of its own."""
+    """Predict in a process of its own (``serve.child``), which dies with this one."""
 
     def predict(scan: Path) -> str:
-        command = [sys.executable, "-m", "penumbra", "predict", run, scan, "--out", out]
+        command = [sys.executable, "-m", "penumbra.serve.child", run, scan, out]
+        theirs, ours = os.pipe()
         try:
             done = subprocess.run(
                 [str(word) for word in command],
+                stdin=theirs,
                 capture_output=True,
                 text=True,
                 timeout=timeout_s,
-                env=os.environ.copy(),
                 check=False,
             )
         except subprocess.TimeoutExpired:
             return f"took longer than {timeout_s:.0f} s"
+        finally:
+            os.close(theirs)
+            os.close(ours)
         if done.returncode == 0:
             return ""
         said = [line for line in done.stderr.splitlines() if line.startswith("penumbra: ")]

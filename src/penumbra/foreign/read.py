@@ -1,0 +1,275 @@
+"""Probability maps as other programs write them: nnU-Net's npz, NIfTI in 4-D or file per class.
+
+Nothing is unpickled: of nnU-Net only the arrays are read, and the geometry comes from the label
+file, whose grid the map must have.
+"""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from penumbra.data import labels as label_tables
+from penumbra.data import nifti, tables
+from penumbra.data.geometry import load_volume, same_grid
+from penumbra.data.volume import Volume, in_ras, refuse_size
+from penumbra.errors import DataError
+from penumbra.types import Task
+
+KEYS = ("probabilities", "softmax")
+"""nnU-Net 2 and nnU-Net 1."""
+SUM_TOLERANCE = 0.02
+"""Half precision over a few dozen classes rounds this far."""
+MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignCase:
+    """One predicted case: an npz, a 4-D NIfTI, or a folder with one NIfTI per class."""
+
+    id: str
+    prediction: Path
+    label: Path
+
+
+def find_cases(predictions: Path, labels: Path) -> list[ForeignCase]:
+    """Every prediction with its label file of the same name, in the order of their names.
+
+    Raises:
+        DataError: no prediction is there, one has no label file, or two are of one case.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(predictions.iterdir()):
+        name = _case_of(path)
+        if name is None:
+            continue
+        if name in found and found[name].suffix == ".npz":
+            continue  # nnU-Net writes its segmentation beside the probabilities
+        found[name] = path
+    npz = {name for name, path in found.items() if path.suffix == ".npz"}
+    found = {name: path for name, path in found.items() if not npz or name in npz}
+    if not found:
+        raise DataError(
+            f"{predictions}: no probability maps; expected <case>.npz (nnU-Net with "
+            "--save_probabilities), 4-D <case>.nii.gz, or folders <case>/<class>.nii.gz"
+        )
+    return [ForeignCase(name, path, _label(labels, name)) for name, path in found.items()]
+
+
+def read_task(predictions: Path, labels: Path) -> Task | None:
+    """Classes and regions from the dataset.json beside predictions or labels; None without one.
+
+    Raises:
+        DataError: the file does not name labels.
+    """
+    for folder in (predictions, labels, labels.parent):
+        file = folder / "dataset.json"
+        if not file.is_file():
+            continue
+        tree = tables.read_json(file)
+        given = tree.get("labels") if isinstance(tree, dict) else None
+        if not isinstance(given, dict) or not given:
+            raise DataError(f"{file}: no 'labels'; expected names and values of the structures")
+        if all(str(key).lstrip("-").isdigit() for key in given):
+            return label_tables.organ_task("ct", ("image",), label_tables.from_msd(given, file))
+        return label_tables.nnunet_task("ct", ("image",), given, file)
+    return None
+
+
+def unnamed_task(classes: int) -> Task:
+    """Classes that nobody named: value k is ``label k``."""
+    names = {k: "background" if k == 0 else f"label {k}" for k in range(classes)}
+    return label_tables.organ_task("ct", ("image",), names)
+
+
+def read_case(
+    case: ForeignCase, task: Task | None
+) -> tuple[Float[np.ndarray, "c x y z"], Volume, Task]:
+    """Probabilities and label values of a case in RAS+, and the task that they answer.
+
+    Probabilities sum to exactly 1 afterwards. Where only the foreground is there (NIfTI), the
+    background is what it leaves.
+
+    Raises:
+        DataError: another grid than the labels, not probabilities, or not the task's classes.
+    """
+    label = load_volume(case.label, label=True)
+    if case.prediction.is_dir():
+        maps = _class_files(case.prediction, label, task)
+    elif case.prediction.suffix == ".npz":
+        maps = _npz(case.prediction, label)
+    else:
+        maps = _nifti(case.prediction, label)
+    task = task or unnamed_task(len(maps))
+    return _as_probabilities(maps, case.prediction, task), label, task
+
+
+def class_indices(label: Volume, task: Task, path: Path) -> Shaped[np.ndarray, "x y z"]:
+    """Label values as class indices, -1 where ignored.
+
+    Raises:
+        DataError: a value that the task does not know.
+    """
+    values = np.unique(label.array)
+    unknown = [int(v) for v in values if int(v) not in task.label_values]
+    if unknown:
+        raise DataError(
+            f"{path}: label value {unknown[0]} is unknown; the predictions have "
+            f"{', '.join(map(str, sorted(task.label_values)))}; name the classes in a dataset.json"
+        )
+    index = np.array([task.label_values[int(v)] for v in values], dtype=np.int16)
+    return index[np.searchsorted(values, label.array)]
+
+
+def _case_of(path: Path) -> str | None:
+    if path.is_dir():
+        return path.name if any(path.glob("*.nii*")) else None
+    for suffix in (".npz", *nifti.SUFFIXES):
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return None
+
+
+def _label(folder: Path, case: str) -> Path:
+    for suffix in nifti.SUFFIXES:
+        path = folder / f"{case}{suffix}"
+        if path.is_file():
+            return path
+    raise DataError(f"{folder}: no label {case}.nii.gz for the prediction of {case}; add it")
+
+
+def _npz(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
+    """nnU-Net keeps [class, z, y, x] in the axis order of the image file."""
+    broken = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+    try:
+        _refuse_burst(path)
+        with np.load(path, allow_pickle=False) as archive:
+            key = next((k for k in KEYS if k in archive.files), None)
+            if key is None:
+                raise DataError(
+                    f"{path}: holds {', '.join(archive.files) or 'nothing'}; expected "
+                    f"'{KEYS[0]}' as nnU-Net writes with --save_probabilities"
+                )
+            array = archive[key]
+    except broken as error:
+        raise DataError(
+            f"{path}: not a readable npz ({_line(error)}); predict the case again"
+        ) from error
+    if array.ndim != 4:
+        raise DataError(f"{path}: has {array.ndim} axes; expected class, z, y, x")
+    maps = array.transpose(0, 3, 2, 1)
+    if maps.shape[1:] != label.file_shape:
+        raise DataError(
+            f"{path}: shape {_x(maps.shape[1:])} (x, y, z) differs from {_x(label.file_shape)} of "
+            "its label; nnU-Net 1 crops its softmax, export it at the image's full size"
+        )
+    return np.stack([in_ras(m, label.file_affine, path).array for m in maps]).astype(np.float32)
+
+
+def _refuse_burst(path: Path) -> None:
+    """Sizes as the headers state them, before anything is allocated."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(file)
+            if dtype.hasobject:
+                raise ValueError("it holds pickled objects")
+            refuse_size(shape[-3:], path)
+            if len(shape) > 4 or (len(shape) == 4 and shape[0] > MOST_CLASSES):
+                raise ValueError(f"it claims the shape {_x(shape)}")
+            if int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > member.file_size:
+                raise ValueError("it is shorter than its header claims")
+
+
+def _nifti(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
+    volumes = nifti.read_all(path)
+    if len(volumes) == 1:
+        raise DataError(
+            f"{path}: one volume; expected one probability map per class (4-D). "
+            "A label map cannot be calibrated: save the softmax"
+        )
+    _refuse_other_grid(volumes[0], label, path)
+    return np.stack([volume.array for volume in volumes]).astype(np.float32)
+
+
+def _class_files(folder: Path, label: Volume, task: Task | None) -> Float[np.ndarray, "c x y z"]:
+    if task is None:
+        raise DataError(
+            f"{folder}: one file per class needs the values of the classes; put a dataset.json "
+            '{"labels": {"background": 0, "liver": 1}} beside the predictions'
+        )
+    found = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in folder.glob("*.nii*")}
+    plain = {_plain(name): path for name, path in found.items()}
+    missing = [name for name in task.classes[1:] if _plain(name) not in plain]
+    if missing:
+        raise DataError(f"{folder}: no {missing[0]}.nii.gz; every class needs its probability map")
+    maps = []
+    for name in task.classes[1:]:
+        path = plain[_plain(name)]
+        volume = load_volume(path)
+        _refuse_other_grid(volume, label, path)
+        maps.append(volume.array)
+    return np.stack(maps).astype(np.float32)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "_")
+
+
+def _refuse_other_grid(volume: Volume, label: Volume, path: Path) -> None:
+    if volume.array.shape != label.array.shape:
+        raise DataError(
+            f"{path}: shape {_x(volume.array.shape)} differs from {_x(label.array.shape)} of its "
+            "label; export the probabilities on the image's own grid"
+        )
+    if not same_grid(volume, label):
+        raise DataError(
+            f"{path}: its affine differs from that of its label by more than half a voxel; "
+            "correct the header or resample"
+        )
+
+
+def _as_probabilities(
+    maps: Float[np.ndarray, "k x y z"], path: Path, task: Task
+) -> Float[np.ndarray, "c x y z"]:
+    classes = len(task.classes)
+    low, high = float(maps.min()), float(maps.max())
+    if not (np.isfinite(maps).all() and low >= -1e-3 and high <= 1 + 1e-3):
+        raise DataError(
+            f"{path}: values {low:.3g} to {high:.3g} are not probabilities; save the softmax, "
+            "not the logits"
+        )
+    maps = maps.clip(0, 1)
+    total = maps.sum(0)
+    if len(maps) == classes - 1 and float(total.max()) <= 1 + SUM_TOLERANCE:
+        maps = np.concatenate([np.maximum(1 - total, 0)[None], maps])
+        total = maps.sum(0)
+    if len(maps) != classes:
+        raise DataError(
+            f"{path}: {len(maps)} maps, but the task has {classes} classes "
+            f"({', '.join(task.classes[:6])}{', ...' if classes > 6 else ''})"
+        )
+    off = float(np.abs(total - 1).max())
+    if off > SUM_TOLERANCE:
+        raise DataError(
+            f"{path}: probabilities sum to {1 + off:.3g} at worst, not to 1; classes must exclude "
+            "each other (softmax), overlapping sigmoid maps cannot be judged as one segmentation"
+        )
+    return maps / total
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
