@@ -1,9 +1,9 @@
 """What every stage of a run stands on: its configuration, its cohort, split and prepared."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ def prepare(config: Config, data: Path, out: Path, *, visiting: bool = False) ->
     _settle_config(config, out)
     drawn = config.seed if config.data.split_seed is None else config.data.split_seed
     cohort = split.draw(
-        read_cohort(data, modality=config.modality),
+        _asked(read_cohort(data, modality=config.modality), config.data.heads),
         seed=drawn,
         holdout_site=config.data.holdout_site,
     )
@@ -80,6 +80,22 @@ def prepare(config: Config, data: Path, out: Path, *, visiting: bool = False) ->
     spacing = tuple(float(s) for s in np.median(spacings, axis=0)[: config.data.dim])
     provenance = {"cohort": cohort.name, "split": split.digest(cohort)}
     return Ground(store, parts, spacing, provenance)
+
+
+def _asked(cohort: Cohort, heads: Literal["all", "segmentation", "findings"]) -> Cohort:
+    """The cohort with the labels of these heads alone."""
+    match heads:
+        case "all":
+            return cohort
+        case "segmentation":
+            task = replace(cohort.task, findings=())
+            cases = tuple(replace(case, findings={}, masks={}) for case in cohort.cases)
+        case "findings":
+            task = replace(cohort.task, classes=(), label_values={}, regions={})
+            cases = tuple(replace(case, segmentation=None) for case in cohort.cases)
+    if not task.classes and not task.findings:
+        raise ConfigError(f"data.heads {heads}: {cohort.name} has no labels of that kind")
+    return replace(cohort, task=task, cases=cases)
 
 
 def device(config: Config) -> torch.device:

@@ -34,6 +34,9 @@ class Data(Section):
     uncertain: Literal["ones", "zeros", "ignore"] = Field(
         "ignore", description="policy for findings labelled uncertain (-1)"
     )
+    heads: Literal["all", "segmentation", "findings"] = Field(
+        "all", description="which labels are read, where a cohort has both kinds"
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="share of labelled training patients used")
     split_seed: int | None = Field(
         None, ge=0, description="seed of the split by patient; none: the run's own seed"
