@@ -12,9 +12,9 @@ cohort = pn.read_cohort(folder / "films", modality="xray")
 print(f"{len(cohort.cases)} films, findings: {', '.join(cohort.task.findings)}")
 
 config = pn.resolve("phantom-xray", size="tiny", overrides={"evaluate.attack_cases": 0})
-encoder = pn.pretrain(config, folder / "films", folder / "run")
-pn.train(config, folder / "films", folder / "run", encoder=encoder)
-print("scores", pn.evaluate(folder / "run"))
+encoder = pn.pretrain_encoder(config, folder / "films", folder / "run")
+pn.train_model(config, folder / "films", folder / "run", encoder=encoder)
+print("scores", pn.evaluate_model(folder / "run"))
 
 model = pn.load_model(folder / "run")
 case: pn.Case = cohort.part("test").cases[0]

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from penumbra.data.phantom import write_phantom
     from penumbra.inference.case import predict
     from penumbra.inference.prediction import Prediction
-    from penumbra.pipeline import evaluate, pretrain, run, train
+    from penumbra.pipeline import evaluate as evaluate_model
+    from penumbra.pipeline import pretrain as pretrain_encoder
+    from penumbra.pipeline import run
+    from penumbra.pipeline import train as train_model
     from penumbra.trained import load as load_model
     from penumbra.types import Case, Uncertainty
 
@@ -28,9 +31,9 @@ _HOME = {
     "read_cohort": "penumbra.data.cohort:read_cohort",
     "resolve": "penumbra.config:resolve",
     "run": "penumbra.pipeline:run",
-    "pretrain": "penumbra.pipeline:pretrain",
-    "train": "penumbra.pipeline:train",
-    "evaluate": "penumbra.pipeline:evaluate",
+    "pretrain_encoder": "penumbra.pipeline:pretrain",
+    "train_model": "penumbra.pipeline:train",
+    "evaluate_model": "penumbra.pipeline:evaluate",
     "load_model": "penumbra.trained:load",
     "predict": "penumbra.inference.case:predict",
     "Case": "penumbra.types:Case",
@@ -42,14 +45,14 @@ __all__ = [
     "Case",
     "Prediction",
     "Uncertainty",
-    "evaluate",
+    "evaluate_model",
     "load_model",
     "predict",
-    "pretrain",
+    "pretrain_encoder",
     "read_cohort",
     "resolve",
     "run",
-    "train",
+    "train_model",
     "write_phantom",
 ]
 

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from penumbra import progress
-from penumbra.augment import families
+from penumbra.augment import families, to_display
 from penumbra.config import Config, load
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
@@ -39,6 +40,20 @@ class Ground:
     @property
     def slicewise(self) -> bool:
         return len(self.spacing_mm) == 2
+
+    def display_statistics(self, config: Config) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [c] of the training bodies' voxels, in display units."""
+        sums = torch.zeros(3, len(self.store.task.channels), dtype=torch.float64)
+        for index in self.parts["train"]:
+            case = self.store[index]
+            image = torch.from_numpy(np.array(case.image, dtype=np.float32))[None]
+            window = config.data.window_hu
+            shown = to_display(image, modality=config.modality, window_hu=window)[0].double()
+            inside = shown[:, torch.from_numpy(np.array(case.body))]
+            count = torch.full_like(inside[:, 0], inside.shape[1])
+            sums += torch.stack([count, inside.sum(1), inside.square().sum(1)])
+        mean = sums[1] / sums[0]
+        return mean, (sums[2] / sums[0] - mean.square()).clamp(min=1e-6).sqrt()
 
 
 def prepare(config: Config, data: Path, out: Path, *, visiting: bool = False) -> Ground:

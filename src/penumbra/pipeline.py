@@ -223,20 +223,9 @@ def _images(patches: Patches, config: Config) -> Iterator[torch.Tensor]:
 def _network(config: Config, ground: Ground) -> Network:
     """A fresh network that knows the training images' mean and spread, in display units."""
     network = trained.build(config, ground.store.task)
-    sums = torch.zeros(3, len(ground.store.task.channels), dtype=torch.float64)
-    for index in ground.parts["train"]:
-        case = ground.store[index]
-        image = torch.from_numpy(np.array(case.image, dtype=np.float32))
-        image = to_display(image[None], modality=config.modality, window_hu=config.data.window_hu)[
-            0
-        ].double()
-        inside = image[:, torch.from_numpy(np.array(case.body))]
-        sums += torch.stack(
-            [torch.ones(len(inside)) * inside.shape[1], inside.sum(1), (inside**2).sum(1)]
-        )
-    mean = sums[1] / sums[0]
+    mean, spread = ground.display_statistics(config)
     network.encoder.input_mean.copy_(mean)
-    network.encoder.input_std.copy_((sums[2] / sums[0] - mean**2).clamp(min=1e-6).sqrt())
+    network.encoder.input_std.copy_(spread)
     if config.train.compile:
         network.encoder.compile()
     return network

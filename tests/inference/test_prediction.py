@@ -17,10 +17,10 @@ from penumbra.types import Case
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[pn.Prediction, Path]:
     folder = tmp_path_factory.mktemp("prediction")
-    pn.write_phantom(folder / "data", modality="mri", cases=8, seed=0, shape=(32, 32, 6))
+    pn.write_phantom(folder / "data", modality="mri", cases=8, seed=0, shape=(32, 32, 8))
     short = {"train.steps": 2, "pretrain.steps": 0, "evaluate.attack_cases": 0}
     config = pn.resolve("phantom-mri", size="tiny", overrides=short)
-    pn.train(config, folder / "data", folder / "run")
+    pn.train_model(config, folder / "data", folder / "run")
     return pn.predict(folder / "run", folder / "data" / "phantom_0000", draws=2), folder
 
 
