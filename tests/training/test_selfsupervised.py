@@ -48,6 +48,7 @@ def batch(axes: int = 2, size: int = 6) -> Batch:
 
 
 def stage(settings: Config, *, axes: int = 2, protocols: int = 2) -> Pretraining:
+    torch.manual_seed(0)
     subject = task(settings.modality)
     objective = SelfSupervised(
         Encoder(1, dim=2, widths=(8, 8, 8)),
