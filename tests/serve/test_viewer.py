@@ -205,7 +205,9 @@ def test_the_first_slice_shows_a_segmented_place_and_says_what_is_there(page) ->
     )
     values = page.evaluate("() => nv.volumes.map(v => v.name)")
     assert len(values) == 1 + len(LAYERS)
-    assert "here" in page.inner_text("label[for=opacity-segmentation]")
+    here = page.inner_text("label[for=opacity-segmentation]")
+    assert "here" in here
+    assert "background" not in here
     assert "spleen" in page.inner_text(".legend")
 
 

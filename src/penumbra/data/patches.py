@@ -178,7 +178,7 @@ def _padded(
     size = [before + n + after for n, (before, after) in zip(space, padding, strict=True)]
     whole = np.full((*lead, *size), fill, dtype=array.dtype)
     inner = [slice(before, before + n) for n, (before, _) in zip(space, padding, strict=True)]
-    whole[(..., *inner)] = array
+    whole[(Ellipsis, *inner)] = array
     return whole
 
 
