@@ -12,9 +12,9 @@ from toys import CPU, Points, Regression, log, schedule, weights
 
 from penumbra import checkpoint
 from penumbra.errors import ConfigError, DataError, Stopped, TrainingError
-from penumbra.training import stop
 from penumbra.training.loop import fit
 from penumbra.training.schedule import step_generator
+from penumbra.training.stop import wishes
 
 
 def test_learning_rate_rises_and_then_falls_to_zero() -> None:
@@ -143,7 +143,7 @@ def test_a_log_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
 
 
 def test_a_second_interrupt_does_not_wait_for_the_step() -> None:
-    with stop.wishes(None) as heard:
+    with wishes(None) as heard:
         signal.raise_signal(signal.SIGINT)
         assert heard.code() == 130
         with pytest.raises(KeyboardInterrupt):

@@ -31,7 +31,7 @@ class Wishes:
 
 @contextmanager
 def wishes(deadline: float | None) -> Iterator[Wishes]:
-    """SIGINT and SIGTERM let the running step finish and be saved; a second Ctrl-C does not wait."""
+    """SIGINT and SIGTERM let the step finish and be saved; a second SIGINT does not wait."""
     heard = Wishes(deadline)
 
     def note(number: int, frame: FrameType | None) -> None:
