@@ -164,7 +164,7 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
 
 
 def _padded(
-    array: Shaped[np.ndarray, "..."], padding: Sequence[tuple[int, int]], fill: float = 0
+    array: Shaped[np.ndarray, "..."], padding: Sequence[tuple[int, int]], fill: int | float = 0
 ) -> Shaped[np.ndarray, "..."]:
     """``np.pad`` of the last axes by a constant, in a quarter of its time."""
     if not any(map(any, padding)):
@@ -173,8 +173,9 @@ def _padded(
     lead = array.shape[: -len(padding)]
     size = [before + n + after for n, (before, after) in zip(space, padding, strict=True)]
     whole = np.full((*lead, *size), fill, dtype=array.dtype)
-    inner = (slice(before, before + n) for n, (before, _) in zip(space, padding, strict=True))
-    whole[..., *inner] = array
+    starts = [before for before, _ in padding]
+    inner = tuple(slice(a, a + n) for a, n in zip(starts, space, strict=True))
+    whole[(..., *inner)] = array
     return whole
 
 
