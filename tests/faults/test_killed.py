@@ -10,7 +10,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,9 +69,6 @@ class Course:
     cpu_s: float
 
 
-Courses = dict[tuple[str, int], Course]
-
-
 def begin(start: Start, work: list[Callable[[], object]], meeting: Path) -> list[Job]:
     if len(work) == 1:
         return [start(work[0])]
@@ -80,40 +77,49 @@ def begin(start: Start, work: list[Callable[[], object]], meeting: Path) -> list
     ]
 
 
-@pytest.fixture(scope="module")
-def courses(
-    phantom: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[str, int], Course]:
-    """Every stage once, unhurt, in one process and in two."""
-    root = tmp_path_factory.mktemp("courses")
-    (phantom.parent / "films").mkdir()
-    for number, film in enumerate(sorted(phantom.rglob("*_frontal.png"))[:6]):
-        (phantom.parent / "films" / f"film-{number}.png").symlink_to(film)
-    count = iter(range(10_000))
+class Courses:
+    """Every stage once, unhurt, in one process or two; each is run when it is first asked for."""
 
-    def start(work: Callable[[], object]) -> Job:
-        return Job(work, said=root / f"said-{next(count)}.txt")
-
-    found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PENUMBRA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    def __init__(self, root: Path, phantom: Path) -> None:
+        self.root, self.phantom = root, phantom
+        self.found: dict[tuple[str, int], Course] = {}
         for stage in (whole, predict, study):  # what every process would otherwise load and compile
             stage(tiny(), phantom, root / "warm")
-        for world in (1, 2):
-            run = root / f"course-{world}" / "run"
-            run.mkdir(parents=True)
-            for name, stage in STAGES.items():
-                if name == "calibrate":
-                    shutil.rmtree(run / "model")
-                before = root / f"before-{name}-{world}"
-                shutil.copytree(run, before)
-                processes = [partial(stage, tiny(), phantom, run)] * (
-                    1 if name == "predict" else world
-                )
-                jobs = begin(start, processes, root / f"meeting-{name}-{world}")
-                assert [job.wait() for job in jobs] == [0] * len(jobs), jobs[0].said.read_text()
-                found[name, world] = Course(before, content(run), max(j.cpu_s for j in jobs))
-    return found
+
+    def __getitem__(self, key: tuple[str, int]) -> Course:
+        name, world = key
+        for each in STAGES:
+            if (each, world) not in self.found:
+                self.found[each, world] = self._run(each, world)
+            if each == name:
+                break
+        return self.found[key]
+
+    def _run(self, name: str, world: int) -> Course:
+        run = self.root / f"course-{world}" / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        if name == "calibrate":
+            shutil.rmtree(run / "model")
+        before = self.root / f"before-{name}-{world}"
+        shutil.copytree(run, before)
+        work = partial(STAGES[name], tiny(), self.phantom, run)
+        jobs = begin(self._start, [work] * world, self.root / f"meeting-{name}-{world}")
+        assert [job.wait() for job in jobs] == [0] * world, jobs[0].said.read_text()
+        return Course(before, content(run), max(job.cpu_s for job in jobs))
+
+    def _start(self, work: Callable[[], object]) -> Job:
+        return Job(work, said=self.root / f"said-{len(list(self.root.iterdir()))}.txt")
+
+
+@pytest.fixture(scope="module")
+def courses(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Courses]:
+    films = phantom.parent / "films"
+    films.mkdir()
+    for number, film in enumerate(sorted(phantom.rglob("*_frontal.png"))[:6]):
+        (films / f"film-{number}.png").symlink_to(film)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENUMBRA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield Courses(tmp_path_factory.mktemp("courses"), phantom)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
