@@ -2,7 +2,8 @@
 
     python benchmarks/attacks.py [--rounds 7] [--batch 8] [--size 64]
 
-1. One PGD step against one bare forward pass of the same network (target: at most 2.1).
+1. One PGD step against one bare forward pass of the same network, whole or in the chunks that the
+   ladder uses, whichever is faster (target: at most 2.1).
 2. PGD-10 against torchattacks, foolbox and the Adversarial Robustness Toolbox, where they are
    installed (``pip install --no-deps torchattacks foolbox eagerpy adversarial-robustness-toolbox``;
    torchvision is not needed).
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from penumbra.config import resolve
 from penumbra.robust.attack import pgd
 from penumbra.robust.ball import ball
+from penumbra.robust.ladder import Ladder
 from penumbra.robust.objective import label_loss
 from penumbra.trained import build
 from penumbra.training.loader import Batch
@@ -32,6 +34,7 @@ from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Task
 
 EPS, STEP, STEPS = 8 / 255, 2 / 255, 10
+CHUNK = Ladder().chunk
 Job = Callable[[], object]
 
 
@@ -49,17 +52,26 @@ def attacks(batch: int, size: int) -> dict[str, Job]:
     image = torch.rand((batch, 1, size, size), generator=chance)
     labels = torch.randint(0, 4, (batch,), generator=chance)
 
-    def forward() -> None:
+    def forward(chunk: int) -> None:
         with torch.no_grad():
             for _ in range(STEPS):
-                network(image)
+                for part in image.split(chunk):
+                    network(part)
 
-    def ours() -> Tensor:
-        objective = label_loss(lambda x: network(x).softmax(1)[:, :, None], labels[:, None])
-        around = ball(image, eps=EPS)
+    def attacked(part: Tensor, truth: Tensor) -> Tensor:
+        objective = label_loss(lambda x: network(x).softmax(1)[:, :, None], truth[:, None])
+        around = ball(part, eps=EPS)
         return pgd(objective, around, steps=STEPS, step=STEP, generator=None, keep="last")
 
-    jobs: dict[str, Job] = {"forward": forward, "penumbra": ours}
+    def ours() -> Tensor:
+        parts = zip(image.split(CHUNK), labels.split(CHUNK), strict=True)
+        return torch.cat([attacked(part, truth) for part, truth in parts])
+
+    jobs: dict[str, Job] = {
+        "forward": lambda: forward(batch),
+        "forward in chunks": lambda: forward(CHUNK),
+        "penumbra": ours,
+    }
     if find_spec("torchattacks"):
         import torchattacks
 
@@ -172,7 +184,10 @@ def main() -> int:
     warnings.simplefilter("ignore")  # the peers' own
     seconds = measure(attacks(chosen.batch, chosen.size), chosen.rounds)
     print(f"PGD-{STEPS}, batch {chosen.batch}, {chosen.size} x {chosen.size}")
-    good = [check("one step / one forward", seconds["penumbra"] / seconds["forward"], 2.1)]
+    bare = min(seconds["forward"], seconds["forward in chunks"])
+    good = [check("one step / one forward", seconds["penumbra"] / bare, 2.1)]
+    whole = seconds["penumbra"] / seconds["forward"]
+    print(f"  {'one step / one forward of the whole batch':<42}{whole:6.2f}")
     for peer in ("torchattacks", "foolbox", "ART"):
         if peer in seconds:
             good.append(check(f"ours / {peer}", seconds["penumbra"] / seconds[peer], 1.0))

@@ -83,13 +83,14 @@ def planned(config: Config, ladder: Ladder | None = None) -> Plan:
 def subject_of(model: Trained, *, draws: int) -> Subject:
     """A trained model as the attacker sees it."""
     field = "segmentation" if model.task.classes else "findings"
+    place = next(model.network.parameters()).device
 
     def drawn(seed: int) -> Draws:
         generator = torch.Generator().manual_seed(seed)
-        return _stacked(bank(model.network, draws=draws, generator=generator), field)
+        return _stacked(bank(model.network, draws=draws, generator=generator), field, place)
 
     def mean_weights(image: Tensor) -> Tensor:
-        output = getattr(model.network(image), field)
+        output = getattr(model.network(image.to(place)), field).cpu()
         return output.softmax(1) if model.task.classes else output.sigmoid()
 
     seed = model.config.seed
@@ -128,9 +129,12 @@ def attack(
     return Hardship(flat, series, _gates(result), listed)
 
 
-def _stacked(drawn: Bank, field: str) -> Draws:
+def _stacked(drawn: Bank, field: str, place: torch.device) -> Draws:
+    """The attack itself stays on the CPU; the network works where it is."""
+
     def draws(image: Tensor) -> Tensor:
-        return torch.stack([getattr(output, field) for output in drawn.probabilities(image)])
+        outputs = drawn.probabilities(image.to(place))
+        return torch.stack([getattr(output, field) for output in outputs]).cpu()
 
     return draws
 

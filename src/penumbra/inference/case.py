@@ -67,11 +67,13 @@ def write_maps(
         arrays["entropy_nats"] = maps.voxels.entropy_nats.numpy()
     arrays["attention"] = maps.attention.numpy()
     shown = {"image": np.asarray(case.image[0], dtype=np.float32), **arrays}
-    outside = float(shown["image"].min())
+    # What was cropped away is air: darkest, and background for certain.
+    fills: dict[str, float | list[float]] = {
+        "image": float(shown["image"].min()),
+        "probability": [1.0] + [0.0] * (len(model.task.classes) - 1),
+    }
     files = {
-        name: write_map(
-            out, f"{case.id}_{name}", array, case.geometry, fill=outside if name == "image" else 0.0
-        )
+        name: write_map(out, f"{case.id}_{name}", array, case.geometry, fill=fills.get(name, 0.0))
         for name, array in shown.items()
     }
     record = summarize(maps, case, model, arrays.get("segmentation"), strangeness)
