@@ -34,6 +34,8 @@ def summaries(found: Sequence[Group]) -> list[Line]:
     lines = []
     for group in found:
         for column in columns:
+            if column.startswith("attention/") and not _gated(group):
+                continue
             lines.append(line(group, group.arm, column, measured(group, Measure(column))))
             if column in RESCALED:
                 scaled = measured(group, Measure(RESCALED[column]))
@@ -165,6 +167,10 @@ def line(group: Group, arm: str, metric: str, found: Interval) -> Line:
 def known(lines: Sequence[Line]) -> list[Line]:
     """Those that have a value."""
     return [each for each in lines if not math.isnan(each["value"])]
+
+
+def _gated(group: Group) -> bool:
+    return bool(group.rows[0].get("config", {}).get("attention", {}).get("gates"))
 
 
 def _labelled(names: Iterable[str]) -> bool:
