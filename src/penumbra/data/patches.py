@@ -38,6 +38,7 @@ class Patches(Dataset[Batch]):
         self.indices = tuple(indices)
         self.settings = settings
         self.seed = seed
+        self._epoch = -1, np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -48,8 +49,10 @@ class Patches(Dataset[Batch]):
 
     def _index(self, key: int) -> int:
         epoch, place = divmod(int(key), len(self.indices))
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.indices))
-        return self.indices[order[place]]
+        if self._epoch[0] != epoch:  # a permutation of thousands costs more than a small film
+            rng = np.random.default_rng((self.seed, 0, epoch))
+            self._epoch = epoch, rng.permutation(len(self.indices))
+        return self.indices[self._epoch[1][place]]
 
     def __getitem__(self, key: int) -> Batch:
         index = self._index(key)
@@ -137,6 +140,7 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
         "body": _padded(np.asarray(prepared.body[inside]), padding),
         "valid": _padded(_content(prepared, inside), padding),
         "position": _position(prepared, inside),
+        "extent": _extent(prepared, inside),
         "protocol": _index(store.protocols, prepared.case.protocol),
         "case": np.int64(index),
         "patient": _index(store.patients, prepared.case.patient),
@@ -173,9 +177,8 @@ def _padded(
     lead = array.shape[: -len(padding)]
     size = [before + n + after for n, (before, after) in zip(space, padding, strict=True)]
     whole = np.full((*lead, *size), fill, dtype=array.dtype)
-    starts = [before for before, _ in padding]
-    inner = tuple(slice(a, a + n) for a, n in zip(starts, space, strict=True))
-    whole[(..., *inner)] = array
+    place: list[Any] = [slice(a, a + n) for (a, _), n in zip(padding, space, strict=True)]
+    whole[(..., *place)] = array
     return whole
 
 
@@ -194,6 +197,13 @@ def _content(prepared: Prepared, inside: tuple[slice, ...]) -> np.ndarray:
 def _position(prepared: Prepared, inside: tuple[slice, ...]) -> Float[np.ndarray, " axes"]:
     centre = torch.tensor([(w.start + w.stop) / 2 for w in inside])
     return _fraction_of(centre, torch.tensor(prepared.body_box).T).numpy()
+
+
+def _extent(prepared: Prepared, inside: tuple[slice, ...]) -> Float[np.ndarray, " axes"]:
+    """The cut's sides over the body's."""
+    body = [high - low for low, high in prepared.body_box]
+    sides = [(w.stop - w.start) / n for w, n in zip(inside, body, strict=True)]
+    return np.array(sides, dtype=np.float32)
 
 
 def _fraction_of(centre: Tensor, box: Tensor) -> Tensor:
