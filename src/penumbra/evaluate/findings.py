@@ -183,7 +183,7 @@ def _rows(
     cohort: Findings, part: str, metrics: Sequence[str], data: Data, value: Values, draws: Values
 ) -> list[Row]:
     patients, known = np.asarray(cohort.patients), data[2]
-    supported = _supported(patients, data[1], known)
+    supported = _supported(cohort.patients, data[1], known)
     rows = []
     for m, metric in enumerate(metrics):
         for j, name in enumerate(cohort.names):
@@ -204,11 +204,12 @@ def _rows(
 
 
 def _supported(
-    patients: NDArray[np.str_], labels: Values, known: NDArray[np.bool_]
+    patients: Sequence[str], labels: Values, known: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Whether enough patients have the finding, and enough have it stated as absent."""
+    people = np.asarray(patients)
     fewest = [
-        min(len(np.unique(patients[stated & (label == side)])) for side in (0, 1))
+        min(len(np.unique(people[stated & (label == side)])) for side in (0, 1))
         for stated, label in zip(known.T, labels.T, strict=True)
     ]
     return np.array(fewest, dtype=int) >= SUPPORT
