@@ -33,11 +33,12 @@ from penumbra.training import ranks
 from penumbra.training.loop import Validate, fit
 from penumbra.training.schedule import Schedule
 from penumbra.training.selfsupervised import begin
+from penumbra.training.start import standardize_findings
 from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality, Part
 
 PROBED = 128
-"""Patches of each side that a probe of the features, or a Laplace fit, looks at."""
+"""Patches of each side that a probe of the features, the findings head or a Laplace fit sees."""
 
 POSITIONS = 512
 """Patches whose positions set the edges of the region bins, so that all are equally full."""
@@ -157,6 +158,7 @@ def _train(
     )
     stage = Supervised(network, config, population)
     patches = Patches(ground.store, labelled, settings=config.data, seed=config.seed)
+    standardize_findings(network.to(device(config)), _images(patches, config))
     fit(
         stage,
         patches,
@@ -190,7 +192,7 @@ def _train(
 
 
 def _images(patches: Patches, config: Config) -> Iterator[torch.Tensor]:
-    """Training patches in display units, on which a Laplace posterior is fitted."""
+    """Some training patches in display units."""
     for start in range(0, PROBED, config.train.batch):
         keys = range(start, min(start + config.train.batch, PROBED))
         image = torch.stack([torch.as_tensor(patches[key]["image"]) for key in keys])

@@ -43,6 +43,15 @@ def test_every_map_has_the_scans_own_shape_and_affine(predicted: Path, scan: Pat
         np.testing.assert_array_equal(image.affine, source.affine)
 
 
+def test_probabilities_sum_to_one_and_are_background_where_the_scan_was_cropped(
+    predicted: Path, scan: Path
+) -> None:
+    probability = np.asarray(nibabel.load(predicted / "one_probability.nii.gz").dataobj)
+    np.testing.assert_allclose(probability.sum(-1), 1, atol=1e-4)
+    assert (nibabel.load(scan).dataobj[0, 0] == -1000).all()
+    np.testing.assert_array_equal(probability[0, 0, :, 0], 1)
+
+
 def test_volumes_come_with_a_credible_interval_of_the_draws(predicted: Path) -> None:
     record = json.loads((predicted / "one.json").read_text())
     for volume in record["volumes_ml"].values():

@@ -133,11 +133,21 @@ def test_conversion_happens_once_at_the_end_of_the_warm_start() -> None:
     assert not subject.prepare(51)
 
 
-def test_every_trained_parameter_is_in_exactly_one_group() -> None:
-    subject = stage(SEGMENTATION, config())
+@pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
+def test_every_trained_parameter_is_in_exactly_one_group(task: Task) -> None:
+    subject = stage(task, config())
     subject.prepare(99)
     grouped = [p for group in subject.parameter_groups() for p in group["params"]]
     assert len(grouped) == len(set(grouped)) == len(list(subject.module.parameters()))
+
+
+def test_the_findings_head_has_its_own_pace() -> None:
+    subject = stage(FINDINGS, config(train__findings_lr_factor=10.0))
+    subject.prepare(0)
+    scale = {id(p): g["scale"] for g in subject.parameter_groups() for p in g["params"]}
+    network = subject.module
+    assert {scale[id(p)] for p in network.heads["findings"].parameters()} == {10.0}
+    assert {scale[id(p)] for p in network.decoder.parameters()} == {1.0}
 
 
 def test_the_same_step_has_the_same_loss() -> None:

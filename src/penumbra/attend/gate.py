@@ -25,6 +25,7 @@ def gated_mean(
     features: Float[Tensor, "b c *space"], maps: Float[Tensor, "b f *space"]
 ) -> Float[Tensor, "b f c"]:
     """Mean of the features under each map, ``sum A F / sum A``; a map of zeros pools nothing."""
-    weights = maps.flatten(2)
-    total = weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-    return torch.bmm(weights / total, features.flatten(2).transpose(1, 2))
+    # Space before channels, as the convolutions leave it in memory: nothing is copied.
+    values, weights = (x.movedim(1, -1).flatten(1, -2) for x in (features, maps))
+    total = weights.sum(1).clamp_min(torch.finfo(weights.dtype).tiny)
+    return torch.bmm(weights.transpose(1, 2), values) / total[..., None]

@@ -21,6 +21,7 @@ from penumbra.bayes.gaussian import GaussianLayer
 from penumbra.bayes.layer import EncoderDecoder, stochastic_layers
 from penumbra.bayes.operation import operation_of
 from penumbra.nets.decoder import Level, crop
+from penumbra.nets.heads import FindingsHead
 from penumbra.types import Output
 
 SLOPE = 0.01
@@ -105,11 +106,11 @@ class Propagation:
     def _findings(self, pooled: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         if not pooled:
             return torch.zeros(0), torch.zeros(0)
-        head = self.heads["findings"]
+        head = cast(FindingsHead, self.heads["findings"])
         mean = torch.cat([m for m, _ in pooled], -1)
         variance = torch.cat([torch.zeros_like(m) if v is None else v for m, v in pooled], -1)
-        hidden = _rectify(_layer(head.get_submodule("neck"), (mean, variance)))
-        of_all, spread = _layer(head.get_submodule("last"), hidden)
+        standard = (mean - head.pooled_mean) / head.pooled_std, variance / head.pooled_std.square()
+        of_all, spread = _layer(head.last, _rectify(_layer(head.neck, standard)))
         assert spread is not None
         return of_all.diagonal(dim1=1, dim2=2), spread.diagonal(dim1=1, dim2=2).sqrt()
 

@@ -157,6 +157,9 @@ class Train(Section):
     encoder_lr_factor: float = Field(
         1.0, gt=0, description="learning rate of a pre-trained encoder"
     )
+    findings_lr_factor: float = Field(
+        1.0, gt=0, description="learning rate of the findings head, over that of what it reads"
+    )
     warm_up: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising lr")
     dice: float = Field(0.5, ge=0, description="w_d, weight of the Dice loss beside cross-entropy")
     clip_norm: float = Field(5.0, gt=0)

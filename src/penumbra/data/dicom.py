@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from penumbra.data.radiograph import assumed_affine
 from penumbra.data.slices import place_slices
 from penumbra.data.volume import Volume, in_ras, refuse_size
 from penumbra.errors import DataError
@@ -251,8 +252,10 @@ def _radiograph(dataset: Any) -> Volume:
     top = float(2 ** int(dataset.BitsStored) - 1)
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         grey = top - grey
-    spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or (1.0, 1.0)
-    affine = np.diag([float(spacing[0]), float(spacing[1]), 1.0, 1.0])
+    spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
+    affine = assumed_affine(grey.shape)
+    if spacing is not None:
+        affine = np.diag([float(spacing[0]), float(spacing[1]), 1.0, 1.0])
     volume = Volume(grey, affine, grey.shape, affine, full_scale=top)
     return _with_tags(volume, dataset, [])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from penumbra.data.radiograph import assumed_affine
 from penumbra.data.volume import Volume, refuse_size
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Part, Task
@@ -72,7 +73,8 @@ def read_film(path: Path) -> Volume:
     if not path.name.isdigit() or int(path.name) >= len(films) or films.ndim != 3:
         raise DataError(f"{path}: no such grey film; {path.parent.name} is {films.shape}")
     film = films[int(path.name)].astype(np.float32)
-    return Volume(film, np.eye(4), film.shape, np.eye(4), full_scale=255.0)
+    affine = assumed_affine(film.shape)
+    return Volume(film, affine, film.shape, affine, full_scale=255.0)
 
 
 def _findings(width: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ CT in HU, MRI and X-ray as fractions of the display range (see ``penumbra.types`
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,18 +128,21 @@ def prepare(case: Case, task: Task, settings: Data) -> Prepared:
 
 
 def restore(
-    array: Shaped[np.ndarray, "..."], placed: Geometry, *, fill: float = 0.0
+    array: Shaped[np.ndarray, "..."], placed: Geometry, *, fill: float | Sequence[float] = 0.0
 ) -> Shaped[np.ndarray, "..."]:
     """A map on the prepared grid, brought back to the scan's own shape and axis order.
 
     The last axes are space; axes before them (classes, draws) are kept. Floating maps are
-    interpolated linearly, integer maps class by class; what was cropped away becomes ``fill``.
-    Write the result with ``placed.file_affine``.
+    interpolated linearly, integer maps class by class; what was cropped away becomes ``fill``, one
+    value or one for each map. Write the result with ``placed.file_affine``.
     """
     dim = len(placed.shape)
     leading = array.shape[: array.ndim - dim]
     maps = array.reshape(-1, *array.shape[array.ndim - dim :])
-    back = np.stack([geometry.to_file_grid(m, placed, fill=fill) for m in maps])
+    fills = np.broadcast_to(fill, len(maps))
+    back = np.stack(
+        [geometry.to_file_grid(m, placed, fill=f) for m, f in zip(maps, fills, strict=True)]
+    )
     return back.reshape(*leading, *back.shape[1:])
 
 

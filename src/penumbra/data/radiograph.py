@@ -1,6 +1,7 @@
 """PNG and JPEG radiographs and masks: grey values as [rows, columns]."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +13,36 @@ from penumbra.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _KINDS = ("PNG", "JPEG", "TIFF", "BMP")
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
+DETECTOR_MM = 430.0
+"""Long side of the usual chest detector, 14 x 17 inches, which a film without spacing shows."""
 
 
 def read(path: Path, *, label: bool = False) -> Volume:
     """Grey values as float32 (a label's as integers) and the detector's full range, 2^bits - 1.
 
     Colour is turned to grey by the ITU-R 601 weights. A 16-bit file is taken to hold the smallest
-    usual bit depth (10, 12, 14, 16) that fits its largest value.
+    usual bit depth (10, 12, 14, 16) that fits its largest value. Such files know no millimetres:
+    the picture is taken to show a whole detector (``assumed_affine``).
 
     Raises:
         DataError: not an image, damaged, or larger than can be read.
     """
     array = _grey(path)
     bits = next((b for b in _BIT_DEPTHS if array.max(initial=0) < 2**b), 16)
+    affine = assumed_affine(array.shape)
     return Volume(
         array.astype(np.int32 if label else np.float32),
-        np.eye(4),
+        affine,
         tuple(array.shape),
-        np.eye(4),
+        affine,
         full_scale=float(2**bits - 1),
     )
+
+
+def assumed_affine(shape: Sequence[int]) -> np.ndarray:
+    """Square pixels, the long side ``DETECTOR_MM``."""
+    pixel_mm = DETECTOR_MM / max(shape)
+    return np.diag([pixel_mm, pixel_mm, 1.0, 1.0])
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -59,19 +59,20 @@ def write_maps(
     out.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     if maps.voxels is not None:
-        scaled = apply_temperature(maps.voxels.probability[None], model.calibration.temperature)[0]
-        arrays["segmentation"] = label_map(scaled.numpy()).astype(np.uint8)
-        arrays["probability"] = scaled.numpy()
+        arrays["probability"] = _scaled(maps.voxels.probability, model.calibration.temperature)
+        arrays["segmentation"] = label_map(arrays["probability"]).astype(np.uint8)
         arrays["epistemic"] = maps.voxels.epistemic.numpy()
         arrays["aleatoric"] = maps.voxels.aleatoric.numpy()
         arrays["entropy_nats"] = maps.voxels.entropy_nats.numpy()
     arrays["attention"] = maps.attention.numpy()
     shown = {"image": np.asarray(case.image[0], dtype=np.float32), **arrays}
-    outside = float(shown["image"].min())
+    # What was cropped away is air: darkest, and background for certain.
+    fills: dict[str, float | list[float]] = {
+        "image": float(shown["image"].min()),
+        "probability": [1.0] + [0.0] * (len(model.task.classes) - 1),
+    }
     files = {
-        name: write_map(
-            out, f"{case.id}_{name}", array, case.geometry, fill=outside if name == "image" else 0.0
-        )
+        name: write_map(out, f"{case.id}_{name}", array, case.geometry, fill=fills.get(name, 0.0))
         for name, array in shown.items()
     }
     record = summarize(maps, case, model, arrays.get("segmentation"), strangeness)
@@ -81,3 +82,11 @@ def write_maps(
     summary = out / f"{case.id}.json"
     write_text(summary, json.dumps(record, indent=1))
     return [*(path for paths in files.values() for path in paths), summary, page]
+
+
+def _scaled(probability: torch.Tensor, temperature: float) -> np.ndarray:
+    """The probabilities at the fitted temperature, row by row: a CT's take gigabytes."""
+    scaled = np.empty(probability.shape, np.float32)
+    for row in range(probability.shape[1]):
+        scaled[:, row] = apply_temperature(probability[None, :, row], temperature)[0].numpy()
+    return scaled

@@ -1,6 +1,6 @@
 """Maps as files in the scan's own grid: NIfTI for volumes, PNG for radiographs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +17,18 @@ GRAY_TOP = 65535
 
 
 def write_map(
-    out: Path, name: str, array: Shaped[np.ndarray, "..."], placed: Geometry, *, fill: float = 0.0
+    out: Path,
+    name: str,
+    array: Shaped[np.ndarray, "..."],
+    placed: Geometry,
+    *,
+    fill: float | Sequence[float] = 0.0,
 ) -> list[Path]:
     """Write one map of a prepared grid at the scan's shape and affine; the files written.
 
     Unsigned bytes are labels, everything else becomes float32 (NIfTI) or 16-bit gray with 65535
-    for 1 (PNG, one file per class or map). What preprocessing cropped away is ``fill``.
+    for 1 (PNG, one file per class or map). What preprocessing cropped away is ``fill``, one value
+    or one for each class or map.
     """
     back = restore(array, placed, fill=fill)
     if len(placed.shape) == 3:
@@ -35,7 +41,7 @@ def _write_nifti(
 ) -> list[Path]:
     if back.ndim == 4:  # NIfTI keeps classes and maps behind space
         back = np.moveaxis(back, 0, -1)
-    kept = back if back.dtype == np.uint8 else back.astype(np.float32)
+    kept = back if back.dtype == np.uint8 else back.astype(np.float32, copy=False)
     image = nibabel.Nifti1Image(kept, placed.file_affine)
     image.header.set_xyzt_units("mm")
     return [_save(out / f"{name}.nii.gz", lambda part: nibabel.save(image, part))]

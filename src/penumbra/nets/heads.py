@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,14 +30,27 @@ class VoxelHead(nn.Module):
 class FindingsHead(nn.Module):
     """One logit per finding from that finding's own pooled features.
 
-    The neck is shared; row j of the last layer reads finding j only.
+    The neck is shared; row j of the last layer reads finding j only. Pooled features differ
+    between images by a fraction of what they have in common, which a linear layer would have to
+    unlearn first: they are standardised by what ``standardize`` saw.
     """
+
+    pooled_mean: Tensor
+    pooled_std: Tensor
 
     def __init__(self, features: int, findings: int, *, neck: int) -> None:
         super().__init__()
+        self.register_buffer("pooled_mean", torch.zeros(features))
+        self.register_buffer("pooled_std", torch.ones(features))
         self.neck = nn.Linear(features, neck)
         self.last = nn.Linear(neck, findings)
 
+    @torch.no_grad()
+    def standardize(self, pooled: Float[Tensor, "n f c"]) -> None:
+        """Take mean and spread from the pooled features of n training images."""
+        self.pooled_mean.copy_(pooled.mean((0, 1)))
+        self.pooled_std.copy_(pooled.var(0, correction=0).mean(0).sqrt().clamp(min=1e-3))
+
     def forward(self, pooled: Float[Tensor, "b f c"]) -> Float[Tensor, "b f"]:
-        hidden = functional.leaky_relu(self.neck(pooled), 0.01)
-        return self.last(hidden).diagonal(dim1=1, dim2=2)
+        hidden = self.neck((pooled - self.pooled_mean) / self.pooled_std)
+        return self.last(functional.leaky_relu(hidden, 0.01)).diagonal(dim1=1, dim2=2)

@@ -16,7 +16,6 @@ from penumbra import bayes
 from penumbra.attend import alignment
 from penumbra.attend.composite import composite
 from penumbra.augment import augment, to_display
-from penumbra.bayes.uncertainty import decompose
 from penumbra.config import Config
 from penumbra.model import Network
 from penumbra.robust import adversarial
@@ -60,13 +59,16 @@ class Supervised:
         self.attention_ramp = Ramp(config.attention.start)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        rho = set(bayes.rho_parameters(self.module))
-        encoder = set(self.module.encoder.parameters())
-        rest = [p for p in self.module.parameters() if p not in rho | encoder]
-        encoder_scale = self.config.train.encoder_lr_factor
+        train, network = self.config.train, self.module
+        rho = set(bayes.rho_parameters(network))
+        encoder = list(network.encoder.parameters())
+        head = network.heads["findings"].parameters() if network.findings else ()
+        findings = [p for p in head if p not in rho]
+        rest = [p for p in network.parameters() if p not in rho | {*encoder, *findings}]
         groups = [
-            {"params": list(self.module.encoder.parameters()), "scale": encoder_scale},
+            {"params": encoder, "scale": train.encoder_lr_factor},
             {"params": rest, "scale": 1.0},
+            {"params": findings, "scale": train.findings_lr_factor},
         ]
         if rho:
             ordered = list(bayes.rho_parameters(self.module))
@@ -243,9 +245,8 @@ class Supervised:
         detached = tuple(f.detach() for f in features)
         more = [self.module.decode(detached) for _ in range(draws - 1)]
         probabilities = torch.stack([_probability(o).detach() for o in [output, *more]])
-        return decompose(
-            probabilities, "categorical" if self.module.classes else "bernoulli"
-        ).epistemic
+        variance = probabilities.var(0, correction=0)
+        return variance.sum(1) if self.module.classes else variance
 
     @torch.no_grad()
     def _map_uncertainty(
