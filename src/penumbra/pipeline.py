@@ -20,7 +20,7 @@ from penumbra.config import Config, load, resolve
 from penumbra.data import split
 from penumbra.data.patches import Patches
 from penumbra.data.phantom import write_phantom
-from penumbra.errors import DataError
+from penumbra.errors import ConfigError, DataError
 from penumbra.files import locked
 from penumbra.ground import Ground, data_folder, device, prepare
 from penumbra.model import Network
@@ -32,7 +32,12 @@ from penumbra.trained import Trained
 from penumbra.training import ranks
 from penumbra.training.loop import Validate, fit
 from penumbra.training.schedule import Schedule
-from penumbra.training.selfsupervised import Pretraining
+from penumbra.training.selfsupervised import (
+    Pretraining,
+    protocol_classes,
+    region_classes,
+    typical_positions,
+)
 from penumbra.training.start import standardize_findings
 from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality, Part
@@ -93,7 +98,7 @@ def evaluate(run: Path, *, data: Path | None = None, parts: Sequence[Part] = ass
     """Judge a run's model on its held-out patients; returns ``metrics.json``."""
     with locked(run):
         model = trained.load(run, device=device(load(run / "config.yaml")))
-        ground = prepare(model.config, data_folder(run, data), run)
+        ground = prepare(model.config, data_folder(run, data), run, visiting=data is not None)
         return assess.assess(model, ground.store, ground.parts, out=run, parts=parts)
 
 
@@ -113,17 +118,29 @@ def _pretrain(config: Config, ground: Ground, out: Path, deadline: float | None)
     settings = config.pretrain
     network = _network(config, ground)
     samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
-    positions = torch.stack([torch.as_tensor(samples[key]["position"]) for key in range(POSITIONS)])
+    cuts = [samples[key] for key in range(POSITIONS)]
+    position, extent = (torch.stack([cut[k] for cut in cuts]) for k in ("position", "extent"))
+    if settings.regions == "lungs" and position.shape[1] != 2:
+        raise ConfigError("pretrain.regions: lungs needs radiographs; volumes have position bins")
+    if settings.regions == "organs" and not ground.store.task.classes:
+        raise ConfigError("pretrain.regions: organs needs segmentations; use position or lungs")
     objective = SelfSupervised(
         network.encoder,
         features=config.model.widths[-1],
         settings=settings,
-        protocols=len(ground.store.protocols),
-        dim=positions.shape[1],
+        protocols=protocol_classes(config, len(ground.store.protocols)),
+        dim=position.shape[1],
         seed=config.seed,
+        regions=region_classes(config, ground.store.task),
     )
-    objective.balance_regions(positions)
-    stage = Pretraining(objective, config, spacing_mm=ground.spacing_mm)
+    objective.balance_regions(typical_positions(position, extent, config, ground.spacing_mm))
+    stage = Pretraining(
+        objective,
+        config,
+        task=ground.store.task,
+        spacing_mm=ground.spacing_mm,
+        simulated=len(ground.store.protocols) < 2,
+    )
     schedule = replace(
         _schedule(config, deadline),
         steps=settings.steps,
@@ -206,20 +223,9 @@ def _images(patches: Patches, config: Config) -> Iterator[torch.Tensor]:
 def _network(config: Config, ground: Ground) -> Network:
     """A fresh network that knows the training images' mean and spread, in display units."""
     network = trained.build(config, ground.store.task)
-    sums = torch.zeros(3, len(ground.store.task.channels), dtype=torch.float64)
-    for index in ground.parts["train"]:
-        case = ground.store[index]
-        image = torch.from_numpy(np.array(case.image, dtype=np.float32))
-        image = to_display(image[None], modality=config.modality, window_hu=config.data.window_hu)[
-            0
-        ].double()
-        inside = image[:, torch.from_numpy(np.array(case.body))]
-        sums += torch.stack(
-            [torch.ones(len(inside)) * inside.shape[1], inside.sum(1), (inside**2).sum(1)]
-        )
-    mean = sums[1] / sums[0]
+    mean, spread = ground.display_statistics(config)
     network.encoder.input_mean.copy_(mean)
-    network.encoder.input_std.copy_((sums[2] / sums[0] - mean**2).clamp(min=1e-6).sqrt())
+    network.encoder.input_std.copy_(spread)
     if config.train.compile:
         network.encoder.compile()
     return network
@@ -241,7 +247,13 @@ def _probe(
             yield batch | {"image": image.to(place)}
 
     classes = len(ground.store.task.classes)
-    return probe_scores(objective.represent, batches(samples), batches(held_out), classes=classes)
+    return probe_scores(
+        objective.represent,
+        batches(samples),
+        batches(held_out),
+        classes=classes,
+        halves=objective.protocol.halves,
+    )
 
 
 def _if_wanted(config: Config, validate: Validate) -> Validate | None:

@@ -155,7 +155,7 @@ def test_partition_keeps_the_protocol_out_of_the_contrasted_half() -> None:
     model = SelfSupervised(
         Small(),
         features=32,
-        settings=Pretrain(steps=steps, protocol=1.0, region=0.0),
+        settings=Pretrain(steps=steps, region=0.0),
         protocols=2,
         dim=2,
         seed=0,

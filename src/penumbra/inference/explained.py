@@ -10,10 +10,10 @@ from penumbra import progress, trained
 from penumbra.bayes import bank
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.files import write_text
+from penumbra.inference.channels import case_of
 from penumbra.inference.explain import Explainer, Explanation, explain_case
 from penumbra.inference.explained_page import over_reference, write_explained
 from penumbra.inference.files import write_map
-from penumbra.inference.scan import case_of
 from penumbra.trained import Trained
 
 
