@@ -35,7 +35,8 @@ class Arm:
         settings: dotted overrides of the preset.
         pretrained: starts from the seed's self-supervised encoder.
         members: arm whose seeds are evaluated together instead of training anything.
-        answers: ``segmentation`` or ``findings`` where the arm can give only one of the two.
+        answers: ``segmentation`` or ``findings`` where the arm can give only one of the two;
+            ``both`` where it needs a cohort that has both kinds of labels.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = True
     members: str | None = None
-    answers: Literal["segmentation", "findings", "either"] = "either"
+    answers: Literal["segmentation", "findings", "both", "either"] = "either"
 
 
 STRONG = 0.8
@@ -110,6 +111,16 @@ ARMS: dict[str, Arm] = {
             pretrained=False,
             answers="findings",
         ),
+        *(
+            Arm(
+                f"{head}-alone",
+                f"supervised, a network of its own for the {head}",
+                {**_BARE, "data.heads": head},
+                pretrained=False,
+                answers="both",
+            )
+            for head in ("segmentation", "findings")
+        ),
         Arm("ours", "the whole method"),
         Arm("ours-minus-ssl", "without pre-training", pretrained=False),
         Arm(
@@ -161,12 +172,14 @@ MAIN = ("supervised", "ssl", "mc-dropout", "seed-ensemble", "adversarial", "ours
 def chosen(names: Sequence[str], *, modality: Modality = "mri") -> list[Arm]:
     """The arms of these names; ``main`` stands for the six that the claims need, ``robustness`` for
     those that take robustness apart, ``all`` for all that can answer in this modality.
+    ``multitask`` is for cohorts with both kinds of labels: one network with two heads against two.
 
     Raises:
         ConfigError: a name is not an arm, or gives what this modality does not ask for.
     """
     asked = "findings" if modality == "xray" else "segmentation"
     suited = [arm.name for arm in ARMS.values() if arm.answers in (asked, "either")]
+    two = [arm.name for arm in ARMS.values() if arm.answers == "both"]
     spelled: list[str] = []
     for name in names:
         match name:
@@ -176,14 +189,16 @@ def chosen(names: Sequence[str], *, modality: Modality = "mri") -> list[Arm]:
                 spelled += ROBUSTNESS
             case "all":
                 spelled += suited
+            case "multitask":
+                spelled += ("supervised", *two)
             case "temperature":  # rows of these two runs
                 spelled += ("supervised", "ssl")
             case _:
                 spelled.append(name)
     unknown = [name for name in spelled if name not in ARMS]
     if unknown:
-        known = ", ".join(("main", "robustness", "all", "temperature", *ARMS))
+        known = ", ".join(("main", "robustness", "multitask", "all", "temperature", *ARMS))
         raise ConfigError(f"no arm is called {', '.join(unknown)}; known: {known}")
-    if unsuited := [name for name in spelled if name not in suited]:
+    if unsuited := [name for name in spelled if name not in suited + two]:
         raise ConfigError(f"{', '.join(unsuited)}: gives no {asked}; suited: {', '.join(suited)}")
     return [ARMS[name] for name in dict.fromkeys(spelled)]

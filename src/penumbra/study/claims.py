@@ -194,7 +194,7 @@ def _second_head(evidence: Evidence, samples: int) -> list[Comparison]:
     """The time's overhead, negated so that more is better; parameters are counted, not sampled."""
     measured = evidence.heads
     if not measured:
-        return []
+        return _accuracy_of_two(evidence, samples)
     time = bootstrap(-np.concatenate([m["seconds"] for m in measured]), samples=samples)
     size = -max(m["parameters"] for m in measured)
     exact = Interval(size, size, size, len(measured))
@@ -211,7 +211,24 @@ def _second_head(evidence: Evidence, samples: int) -> list[Comparison]:
         }
         for metric, effect in (("seconds", time), ("parameters", exact))
     ]
-    return sorted(rows, key=lambda row: row["low"])  # the dearer of the two decides
+    rows.sort(key=lambda row: row["low"])  # the dearer of the two decides
+    return rows + _accuracy_of_two(evidence, samples)
+
+
+def _accuracy_of_two(evidence: Evidence, samples: int) -> list[Comparison]:
+    """One network with two heads against a network for each, where both were trained."""
+    both = find(evidence.cells, DETERMINISTIC, evidence.full)
+    return [
+        comparison
+        for arm, column in (("segmentation-alone", "dice"), ("findings-alone", "auroc"))
+        for comparison in compare(
+            both,
+            find(evidence.cells, arm, evidence.full),
+            Measure(column),
+            threshold=0.0,
+            samples=samples,
+        )
+    ]
 
 
 def _largest(found: Sequence[Group]) -> float:

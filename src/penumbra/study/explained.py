@@ -26,6 +26,9 @@ OTHERS: tuple[Explainer, ...] = (
     "organ_prior",
 )
 
+TUNED = 6
+"""Cases at most on which thresholds are tuned."""
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -64,11 +67,12 @@ class Explained:
         """A store, the cases that are judged, and those that thresholds are tuned on."""
         if self.data is None:
             ground = prepare(model.config, self.cell.data, self.cell.folder)
-            return ground.store, ground.parts["test"], ground.parts["val"]
+            return ground.store, ground.parts["test"], ground.parts["val"][:TUNED]
         other = prepared(self.data, model.config)
         store = Borrowed(other, model.task, model.config.data.window_hu)
-        tuning = list(other.indices("val"))
-        return store, [i for i in range(len(store)) if i not in tuning], tuning
+        outlined = [i for i in other.indices("val") if other[i].mapped]
+        judged = [i for i in range(len(store)) if store.cases[i].part != "val"]
+        return store, judged, outlined[:TUNED]
 
 
 def _flat(case: CaseScores) -> dict[str, Any]:

@@ -75,11 +75,11 @@ def dots(lines: Sequence[Line], path: Path, *, groups: str, xlabel: str) -> Path
                 label=arm,
             )
         axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(xlabel)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
-    return _save(draw, path, height=1.2 + 0.09 * len(names) * (len(arms) + 2))
+    return _save(draw, path, height=1.6 + 0.09 * len(names) * (len(arms) + 2))
 
 
 def verdict_forest(verdicts: Sequence[Line], path: Path) -> Path:
@@ -103,7 +103,6 @@ def verdict_forest(verdicts: Sequence[Line], path: Path) -> Path:
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.axvline(0, color="gray", linewidth=0.8)
-        axes.set_xscale("symlog", linthresh=0.5)
         axes.set_xlabel("relative gain with its 95 % interval; black bar: what the claim needs")
 
     return _save(draw, path, height=3.2)

@@ -1,7 +1,7 @@
 """One line per figure of a table: which arm, under what, its value and its interval."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,14 @@ FEWEST = 4
 
 def summaries(found: Sequence[Group]) -> list[Line]:
     """Every arm at every fraction, temperature-scaled figures beside the raw ones."""
-    columns = SEGMENTATION if task_measure(found).column == "dice" else FINDINGS
+    seen = {name for group in found for name in group.rows[0]["cases"][0]}
+    columns = [*SEGMENTATION] if "dice" in seen else []
+    columns += [x for x in FINDINGS if x not in columns] if _labelled(seen) else []
     lines = []
     for group in found:
         for column in columns:
+            if column.startswith("attention/") and not _gated(group):
+                continue
             lines.append(line(group, group.arm, column, measured(group, Measure(column))))
             if column in RESCALED:
                 scaled = measured(group, Measure(RESCALED[column]))
@@ -163,6 +167,14 @@ def line(group: Group, arm: str, metric: str, found: Interval) -> Line:
 def known(lines: Sequence[Line]) -> list[Line]:
     """Those that have a value."""
     return [each for each in lines if not math.isnan(each["value"])]
+
+
+def _gated(group: Group) -> bool:
+    return bool(group.rows[0].get("config", {}).get("attention", {}).get("gates"))
+
+
+def _labelled(names: Iterable[str]) -> bool:
+    return any(name.startswith("label_") for name in names)
 
 
 def _named(group: Group, prefix: str) -> list[str]:

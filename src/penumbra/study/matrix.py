@@ -84,9 +84,9 @@ class Study:
         """What is asked of finished cells: explanations, a second head's cost, another cohort."""
         full = [cell for cell in self.cells() if cell.fraction == max(self.fractions)]
         other = self.elsewhere.resolve() if self.elsewhere else None
-        outlined = other if self.config.modality == "xray" else None  # at home nobody drew regions
+        outlined = other if self.config.modality == "xray" else None  # sets of findings have none
         jobs: list[Job] = [SecondHead(cell) for cell in full if cell.arm == "ours"]
-        jobs += [Explained(cell, outlined) for cell in full if cell.arm in EXPLAINED]
+        jobs += [Explained(cell, outlined) for arm in EXPLAINED for cell in full if cell.arm == arm]
         if other is not None:
             jobs += [Transferred(cell, other) for cell in full]
         return jobs
