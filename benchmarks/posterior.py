@@ -25,10 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penumbra import bayes
-from penumbra.bayes.bank import WeightBank
+from penumbra.bayes.bank import Encoded, WeightBank
+from penumbra.bayes.layer import pinned
 from penumbra.bayes.propagate import Propagation
 from penumbra.bayes.stream import window_maps
 from penumbra.model import Network
+from penumbra.types import Output
 
 CLASSES = 4
 NETWORKS = {
@@ -152,9 +154,11 @@ def block(dim: int, convs: int, options: argparse.Namespace) -> None:
         "T=8 bank, skip at mean": lambda: banked(shared, x, 8),
         "T=8 bank, light posterior": lambda: banked(few, x, 8),
     }
+    if convs == 1:
+        standard = plain(dim, widths, 2)
+        candidates["one plain pass of two per level"] = lambda: standard(x).segmentation
     if options.compile:
-        decode = torch.compile(few.decode)
-        quick = Compiled(few, decode)
+        quick = Compiled(few)
         candidates["T=32 bank, light posterior, compiled"] = lambda: banked(quick, x, 32)
     if not options.quick:
         candidates["T=32 bank"] = lambda: banked(exact, x, 32)
@@ -183,15 +187,24 @@ def peer_passes(net: Network, x: Tensor, draws: int) -> Tensor:
 
 
 class Compiled:
-    """A bank whose decoder torch has compiled."""
+    """A bank whose decoder torch has compiled, once for all draws."""
 
     coherent = True
 
-    def __init__(self, bank: WeightBank, decode: Callable[..., object]) -> None:
-        self.encode, self.decode, self.length = bank.encode, decode, len(bank)
+    def __init__(self, bank: WeightBank) -> None:
+        self.encode, self.bank = bank.encode, bank
+
+        def decode(features: tuple[Tensor, ...], skips: object, draw: object) -> Tensor:
+            with pinned(bank.layers, draw):
+                return bank.network.decode(features, skips).segmentation
+
+        self.run = torch.compile(decode)
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.bank)
+
+    def decode(self, encoded: Encoded, t: int) -> Output:
+        return Output(self.run(encoded.features, encoded.skips, self.bank.draws[t]), None)
 
 
 def memory(unit: Network, exact: WeightBank, shared: WeightBank, x: Tensor) -> None:

@@ -62,7 +62,7 @@ def write_patient(root: Path, out: Path, part: str, name: str) -> tuple[list, li
 
 def write_table(path: Path, header: list[str], rows: list) -> None:
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def main(root: Path, out: Path) -> None:

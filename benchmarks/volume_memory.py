@@ -1,25 +1,25 @@
-"""Peak memory of the maps of a large CT: 512 x 512 x 300, 14 classes, T=20 draws.
+"""Peak memory and time of the maps of a large CT: 512 x 512 x 300, 14 classes, T=20 draws.
 
-Run: ``OMP_NUM_THREADS=1 python benchmarks/volume_memory.py [--tiles N]``. Tiles stream into arrays
-of the whole volume (mean probability in float16, five maps in float32); no draw's volume exists.
-Memory does not depend on which tile runs, so ``--tiles`` may stop early; every page of the outputs
-is touched first.
+Run: ``OMP_NUM_THREADS=1 python benchmarks/volume_memory.py [--only N]``. The product's own
+``map_case`` on a synthetic scan; no draw's volume exists. What the canvas holds depends neither on
+the network's widths nor on which window runs, and all of it is written at the end, so ``--only``
+may stop after a few windows.
 """
 
 import argparse
 import itertools
 import resource
+import time
 
-import numpy as np
 import torch
+from predict import CLASSES, synthetic
 
-from penumbra import bayes
-from penumbra.bayes.stream import tiles, window_maps
-from penumbra.model import Network
-
-SIZE, CLASSES, DRAWS = (512, 512, 300), 14, 20
-WINDOW, HALO = (96, 96, 96), (16, 16, 16)
-MAPS = ("epistemic", "aleatoric", "total", "entropy_nats", "mutual_information_nats")
+from penumbra import trained
+from penumbra.bayes import bank
+from penumbra.config import resolve
+from penumbra.inference import maps
+from penumbra.inference.windows import windows
+from penumbra.types import Task
 
 
 def peak_gib() -> float:
@@ -28,36 +28,38 @@ def peak_gib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiles", type=int, help="stop after so many")
+    parser.add_argument("--shape", type=int, nargs=3, default=(512, 512, 300))
+    parser.add_argument("--widths", type=int, nargs="+", default=(16, 32, 64))
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--how", choices=("tile", "blend"), default="tile")
+    parser.add_argument("--only", type=int, help="stop after so many windows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    net = Network(
-        channels=1, classes=CLASSES, findings=0, dim=3, widths=(16, 32, 64), gates=True
-    ).eval()
-    bayes.convert(net, sigma0=0.2)
-    bank = bayes.bank(net, draws=DRAWS, generator=torch.Generator().manual_seed(0))
-    rng = np.random.default_rng(0)
-    volume = rng.random(SIZE, dtype=np.float32)
-    before = peak_gib()
-    probability = np.full((CLASSES, *SIZE), np.nan, np.float16)
-    maps = {name: np.full(SIZE, np.nan, np.float32) for name in MAPS}
-    counts = np.zeros((DRAWS, CLASSES), np.int64)
-    every = list(tiles(SIZE, window=WINDOW, halo=HALO))
-    with torch.inference_mode():
-        for tile in itertools.islice(every, arguments.tiles):
-            window = torch.from_numpy(volume[tile.window])[None, None]
-            found = window_maps(bank, window, core=tile.core)
-            assert found.voxels is not None
-            assert found.counts is not None
-            probability[(slice(None), *tile.place)] = found.voxels.probability[0].half().numpy()
-            for name, array in maps.items():
-                array[tile.place] = getattr(found.voxels, name)[0].numpy()
-            counts += found.counts[:, 0].numpy()
-    done = min(arguments.tiles or len(every), len(every))
-    print(
-        f"{done} of {len(every)} tiles; peak {peak_gib():.2f} GiB, {before:.2f} before the outputs"
+    overrides = {"data.dim": 3, "data.patch": [96, 96, 96], "data.spacing_mm": None}
+    overrides |= {"model.widths": list(arguments.widths), "evaluate.windows": arguments.how}
+    config = resolve("abdominal-ct", size="tiny", overrides=overrides)
+    task = Task(
+        modality="ct",
+        channels=("ct",),
+        classes=CLASSES,
+        label_values={k: k for k in range(14)},
+        regions={name: (k,) for k, name in enumerate(CLASSES) if k},
     )
-    print(f"beyond the input: {peak_gib() - before:.2f} GiB (bar: 8)")
+    network = trained.build(config, task)
+    trained.convert(network, config)
+    generator = torch.Generator().manual_seed(0)
+    drawn = bank(network.eval(), draws=arguments.draws, generator=generator)
+    case = synthetic(tuple(arguments.shape))
+    count = sum(1 for _ in windows(case, config, how=arguments.how))
+    maps.windows = lambda *a, **k: itertools.islice(windows(*a, **k), arguments.only)
+    before, start = peak_gib(), time.process_time()
+    found = maps.map_case(network, drawn, case, task, config)
+    assert found.voxels is not None
+    seconds = time.process_time() - start
+    ran = min(arguments.only or count, count)
+    print(f"{tuple(arguments.shape)}, {len(CLASSES)} classes, T={arguments.draws}")
+    print(f"{ran} of {count} windows ({arguments.how}), {seconds:.0f} CPU seconds")
+    print(f"peak {peak_gib():.2f} GiB, {before:.2f} before: {peak_gib() - before:.2f} GiB beyond")
 
 
 if __name__ == "__main__":

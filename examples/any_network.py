@@ -3,6 +3,7 @@
 import torch
 from monai.networks.nets import BasicUNet
 
+import penumbra as pn
 from penumbra.bayes import decompose
 
 image = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -14,6 +15,7 @@ for seed in range(3):
 with torch.inference_mode():
     draws = torch.stack([member(image).softmax(1) for member in members])  # t b c h w
 
-maps = decompose(draws)
+maps: pn.Uncertainty = decompose(draws)
+print(maps)
 print(f"do the members agree? epistemic {maps.epistemic.mean():.4f}")
 print(f"are they sure by themselves? aleatoric {maps.aleatoric.mean():.4f}")

@@ -19,4 +19,5 @@ first, second = two_views(
 )
 for name, view in (("first", first), ("second", second)):
     change = (view.image - image).abs().mean()
-    print(f"{name}: mean change {change:.3f}, protocol changed: {view.protocol_changed}")
+    touched = int((view.acquisition > 0).sum())
+    print(f"{name}: mean change {change:.3f}, images with another acquisition: {touched}")

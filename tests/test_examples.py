@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import penumbra
+
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
@@ -20,6 +22,11 @@ def test_example_runs(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out.strip()
+
+
+def test_every_public_name_has_an_example() -> None:
+    shown = "".join(example.read_text() for example in EXAMPLES)
+    assert [name for name in penumbra.__all__ if f"pn.{name}" not in shown] == []
 
 
 def test_the_list_names_every_example() -> None:

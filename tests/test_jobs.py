@@ -4,8 +4,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from penumbra import jobs
 from penumbra.errors import DataError
 
@@ -54,17 +52,7 @@ def test_a_process_that_is_killed_takes_no_other_job_with_it_and_ends_with_its_p
     orphan = int((tmp_path / "endless").read_text())
     parent.kill()
     parent.communicate()
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while Path(f"/proc/{orphan}").exists():
         assert time.monotonic() < until, "the job outlived its parent"
         time.sleep(0.01)
-
-
-def test_jobs_run_on_a_local_ray_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
-    try:
-        ended = dict(jobs.run([1, 2, 4], refuse_odd, on="ray", workers=2))
-    finally:
-        ray.shutdown()
-    assert ended == {1: "1 is odd", 2: None, 4: "ZeroDivisionError: four"}

@@ -15,36 +15,44 @@ if TYPE_CHECKING:
     from penumbra.config import resolve
     from penumbra.data.cohort import read_cohort
     from penumbra.data.phantom import write_phantom
-    from penumbra.inference.scan import predict_scans
+    from penumbra.inference.case import predict
+    from penumbra.inference.prediction import Prediction
+    from penumbra.pipeline import evaluate as evaluate_model
+    from penumbra.pipeline import pretrain as pretrain_encoder
     from penumbra.pipeline import run
+    from penumbra.pipeline import train as train_model
     from penumbra.trained import load as load_model
-    from penumbra.types import Case, Cohort, Task, Uncertainty
+    from penumbra.types import Case, Uncertainty
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "resolve": "penumbra.config:resolve",
-    "read_cohort": "penumbra.data.cohort:read_cohort",
     "write_phantom": "penumbra.data.phantom:write_phantom",
+    "read_cohort": "penumbra.data.cohort:read_cohort",
+    "resolve": "penumbra.config:resolve",
     "run": "penumbra.pipeline:run",
+    "pretrain_encoder": "penumbra.pipeline:pretrain",
+    "train_model": "penumbra.pipeline:train",
+    "evaluate_model": "penumbra.pipeline:evaluate",
     "load_model": "penumbra.trained:load",
-    "predict_scans": "penumbra.inference.scan:predict_scans",
+    "predict": "penumbra.inference.case:predict",
     "Case": "penumbra.types:Case",
-    "Cohort": "penumbra.types:Cohort",
-    "Task": "penumbra.types:Task",
+    "Prediction": "penumbra.inference.prediction:Prediction",
     "Uncertainty": "penumbra.types:Uncertainty",
 }
 
 __all__ = [
     "Case",
-    "Cohort",
-    "Task",
+    "Prediction",
     "Uncertainty",
+    "evaluate_model",
     "load_model",
-    "predict_scans",
+    "predict",
+    "pretrain_encoder",
     "read_cohort",
     "resolve",
     "run",
+    "train_model",
     "write_phantom",
 ]
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from penumbra.errors import DataError
+from penumbra.errors import DataError, WriteError
 from penumbra.files import atomic
 
 FORMAT = "penumbra-1"
@@ -41,7 +41,9 @@ def save(
         with atomic(path) as part:
             save_file(tensors, part, metadata=header)
     except SafetensorError as error:  # how it reports a full disk
-        raise DataError(f"{path}: cannot be written ({error}); free space and run again") from error
+        raise WriteError(
+            f"{path}: cannot be written ({error}); free space and run again"
+        ) from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,6 +11,10 @@ class DataError(PenumbraError):
     """A file or folder is missing, unreadable or inconsistent."""
 
 
+class WriteError(DataError):
+    """A file cannot be written, whatever the input: the disk is full, or may only be read."""
+
+
 class ConfigError(PenumbraError):
     """A setting, option or combination of options is not valid."""
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from penumbra.errors import DataError
+from penumbra.errors import DataError, WriteError
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         part.replace(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         with suppress(OSError):  # on a file system that turned read-only
             part.unlink(missing_ok=True)

@@ -7,13 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from penumbra import progress
-from penumbra.augment import families
+from penumbra.augment import families, to_display
 from penumbra.config import Config, load
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
 from penumbra.data.store import Store, build
+from penumbra.data.tables import read_json
 from penumbra.errors import ConfigError, DataError
 from penumbra.files import cache_folder, write_text
 from penumbra.types import Cohort, Part
@@ -39,9 +41,31 @@ class Ground:
     def slicewise(self) -> bool:
         return len(self.spacing_mm) == 2
 
+    def display_statistics(self, config: Config) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [c] of the training bodies' voxels, in display units."""
+        sums = torch.zeros(3, len(self.store.task.channels), dtype=torch.float64)
+        for index in self.parts["train"]:
+            case = self.store[index]
+            image = torch.from_numpy(np.array(case.image, dtype=np.float32))[None]
+            window = config.data.window_hu
+            shown = to_display(image, modality=config.modality, window_hu=window)[0].double()
+            inside = shown[:, torch.from_numpy(np.array(case.body))]
+            count = torch.full_like(inside[:, 0], inside.shape[1])
+            sums += torch.stack([count, inside.sum(1), inside.square().sum(1)])
+        mean = sums[1] / sums[0]
+        return mean, (sums[2] / sums[0] - mean.square()).clamp(min=1e-6).sqrt()
 
-def prepare(config: Config, data: Path, out: Path) -> Ground:
-    """Read, split and preprocess a cohort; everything is found again when it is already there."""
+
+def prepare(config: Config, data: Path, out: Path, *, visiting: bool = False) -> Ground:
+    """Read, split and preprocess a cohort; everything is found again when it is already there.
+
+    Args:
+        visiting: the cohort may be another than the run's own, whose files then stay as they are.
+
+    Raises:
+        ConfigError: the run was begun with other settings.
+        DataError: the cohort cannot be read, or is not the one that the run was begun with.
+    """
     _known_families(config)
     _settle_config(config, out)
     drawn = config.seed if config.data.split_seed is None else config.data.split_seed
@@ -50,8 +74,9 @@ def prepare(config: Config, data: Path, out: Path) -> Ground:
         seed=drawn,
         holdout_site=config.data.holdout_site,
     )
-    split.write(cohort, out / "split.json")
-    write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
+    if not visiting:
+        _settle_split(cohort, out)
+        write_text(out / "data.json", json.dumps({"folder": str(data.resolve())}))
     with progress.bar("prepare", len(cohort.cases)) as advance:
         store = build(
             cohort,
@@ -136,6 +161,22 @@ def _settle_config(config: Config, out: Path) -> None:
         raise ConfigError(
             f"{path}: this run was begun with other settings ({'; '.join(changed)}); "
             "choose another --out, or delete the folder to begin again"
+        )
+
+
+def _settle_split(cohort: Cohort, out: Path) -> None:
+    """Write the split, or refuse to continue a run whose cases have changed meanwhile."""
+    path = out / "split.json"
+    if not path.exists():
+        split.write(cohort, path)
+        return
+    tree = read_json(path)
+    before = {case for part in tree["parts"].values() for case in part}
+    if tree["hash"] != split.digest(cohort):
+        now = {case.id for case in cohort.cases}
+        raise DataError(
+            f"{path}: this run was begun with another cohort or split ({len(now - before)} new "
+            f"case(s), {len(before - now)} gone); restore the data, or choose another --out"
         )
 
 

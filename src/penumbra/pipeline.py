@@ -32,7 +32,7 @@ from penumbra.trained import Trained
 from penumbra.training import ranks
 from penumbra.training.loop import Validate, fit
 from penumbra.training.schedule import Schedule
-from penumbra.training.selfsupervised import Pretraining
+from penumbra.training.selfsupervised import begin
 from penumbra.training.start import standardize_findings
 from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality, Part
@@ -93,7 +93,7 @@ def evaluate(run: Path, *, data: Path | None = None, parts: Sequence[Part] = ass
     """Judge a run's model on its held-out patients; returns ``metrics.json``."""
     with locked(run):
         model = trained.load(run, device=device(load(run / "config.yaml")))
-        ground = prepare(model.config, data_folder(run, data), run)
+        ground = prepare(model.config, data_folder(run, data), run, visiting=data is not None)
         return assess.assess(model, ground.store, ground.parts, out=run, parts=parts)
 
 
@@ -113,17 +113,14 @@ def _pretrain(config: Config, ground: Ground, out: Path, deadline: float | None)
     settings = config.pretrain
     network = _network(config, ground)
     samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
-    positions = torch.stack([torch.as_tensor(samples[key]["position"]) for key in range(POSITIONS)])
-    objective = SelfSupervised(
+    stage = begin(
         network.encoder,
-        features=config.model.widths[-1],
-        settings=settings,
+        config,
+        task=ground.store.task,
         protocols=len(ground.store.protocols),
-        dim=positions.shape[1],
-        seed=config.seed,
+        cuts=[samples[key] for key in range(POSITIONS)],
+        spacing_mm=ground.spacing_mm,
     )
-    objective.balance_regions(positions)
-    stage = Pretraining(objective, config, spacing_mm=ground.spacing_mm)
     schedule = replace(
         _schedule(config, deadline),
         steps=settings.steps,
@@ -137,7 +134,7 @@ def _pretrain(config: Config, ground: Ground, out: Path, deadline: float | None)
         schedule,
         folder=out / "pretrain",
         device=device(config),
-        validate=_if_wanted(config, lambda step: _probe(objective, samples, ground, config)),
+        validate=_if_wanted(config, lambda step: _probe(stage.module, samples, ground, config)),
     )
     encoder = out / "pretrain" / "encoder.safetensors"
     if ranks.is_first():
@@ -206,20 +203,9 @@ def _images(patches: Patches, config: Config) -> Iterator[torch.Tensor]:
 def _network(config: Config, ground: Ground) -> Network:
     """A fresh network that knows the training images' mean and spread, in display units."""
     network = trained.build(config, ground.store.task)
-    sums = torch.zeros(3, len(ground.store.task.channels), dtype=torch.float64)
-    for index in ground.parts["train"]:
-        case = ground.store[index]
-        image = torch.from_numpy(np.array(case.image, dtype=np.float32))
-        image = to_display(image[None], modality=config.modality, window_hu=config.data.window_hu)[
-            0
-        ].double()
-        inside = image[:, torch.from_numpy(np.array(case.body))]
-        sums += torch.stack(
-            [torch.ones(len(inside)) * inside.shape[1], inside.sum(1), (inside**2).sum(1)]
-        )
-    mean = sums[1] / sums[0]
+    mean, spread = ground.display_statistics(config)
     network.encoder.input_mean.copy_(mean)
-    network.encoder.input_std.copy_((sums[2] / sums[0] - mean**2).clamp(min=1e-6).sqrt())
+    network.encoder.input_std.copy_(spread)
     if config.train.compile:
         network.encoder.compile()
     return network
@@ -241,7 +227,13 @@ def _probe(
             yield batch | {"image": image.to(place)}
 
     classes = len(ground.store.task.classes)
-    return probe_scores(objective.represent, batches(samples), batches(held_out), classes=classes)
+    return probe_scores(
+        objective.represent,
+        batches(samples),
+        batches(held_out),
+        classes=classes,
+        halves=objective.protocol.halves,
+    )
 
 
 def _if_wanted(config: Config, validate: Validate) -> Validate | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from penumbra import __version__, bayes, checkpoint, config
@@ -26,6 +27,10 @@ from penumbra.types import Task
 
 WEIGHTS, RECORD, FAMILIARITY = "model.safetensors", "model.json", "familiarity.safetensors"
 
+RankedBy = Literal["disagreement", "uncertainty", "entropy"]
+"""Disagreement between draws; mean epistemic variance around the predicted foreground; mean
+predictive entropy of the whole scan."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -40,8 +45,7 @@ class Calibration:
         attention_u_ref: 95 % quantile of the variance of findings' maps between draws.
         relevance: how much of the regions shown alike experts marked, per attention bin and
             uncertainty bin (``attend.reliability.shares``); none without expert masks.
-        ranked_by: the score that ranks cases: the disagreement between draws or, where draws do
-            not differ, the uncertainty of the region.
+        ranked_by: the score that ranks cases, the one that ranked validation cases best.
         review_above: that score, from which a case goes to review.
         expected_dice: line from that score to the mean Dice (``evaluate.expected``); empty where
             too few cases were seen.
@@ -59,7 +63,7 @@ class Calibration:
     u_ref: float = 1.0
     attention_u_ref: float = 1.0
     relevance: list[list[float]] | None = None
-    ranked_by: Literal["disagreement", "uncertainty"] = "uncertainty"
+    ranked_by: RankedBy = "uncertainty"
     review_above: float | None = None
     expected_dice: dict[str, float] = field(default_factory=dict)
     volume_quantile: dict[str, float] = field(default_factory=dict)
@@ -162,19 +166,23 @@ def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
     path = folder / RECORD
     try:
         record = json.loads(path.read_text())
-        task = _task(record["task"])
+        task = TypeAdapter(Task).validate_python(record["task"])
         settings = config.validate(record["config"], source=str(path))
-        calibration = Calibration(**record["calibration"])
+        calibration = TypeAdapter(Calibration).validate_python(record["calibration"])
+        provenance = dict(record.get("provenance", {}))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no trained model here; train one with `penumbra run`") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a model description ({error})") from error
-    network = build(settings, task)
-    convert(network, settings)
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{path}: not a model description ({reason})") from error
+    try:
+        network = build(settings, task)
+        convert(network, settings)
+    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+        raise DataError(f"{path}: describes a network that cannot be built ({error})") from error
     tensors, _ = checkpoint.read(folder / WEIGHTS)
     checkpoint.load_module(network, tensors, source=folder / WEIGHTS)
     network.to(device).eval()
-    provenance = record.get("provenance", {})
     return Trained(network, task, settings, calibration, provenance, _familiarity(folder))
 
 
@@ -205,14 +213,3 @@ def environment() -> dict[str, str]:
     machine = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
     versions = {"penumbra": __version__, **{p: version(p) for p in packages}}
     return {**versions, "python": platform.python_version(), "on": machine}
-
-
-def _task(tree: dict[str, Any]) -> Task:
-    return Task(
-        modality=tree["modality"],
-        channels=tuple(tree["channels"]),
-        classes=tuple(tree["classes"]),
-        label_values={int(k): v for k, v in tree["label_values"].items()},
-        regions={k: tuple(v) for k, v in tree["regions"].items()},
-        findings=tuple(tree["findings"]),
-    )

@@ -11,11 +11,15 @@ A network only ever sees *display* units: CT windowed to 0..1, the others as the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Modality = Literal["mri", "ct", "xray"]
 Part = Literal["train", "val", "test"]
@@ -46,6 +50,18 @@ class Case:
     site: str | None = None
     protocol: str | None = None
     part: Part | None = None
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        facts: dict[str, object] = {"patient": self.patient, "part": self.part, "site": self.site}
+        facts |= {"protocol": self.protocol} | dict(self.images)
+        facts |= {"segmentation": self.segmentation, **self.findings}
+        rows = (
+            f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in facts.items()
+            if value is not None
+        )
+        return f"<table><caption>{escape(self.id)}</caption>{''.join(rows)}</table>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +117,7 @@ class Output:
     deep: tuple[Float[Tensor, "b c *space"], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Uncertainty:
     """The law of total variance, and the entropy family, per voxel or per finding.
 
@@ -116,3 +132,34 @@ class Uncertainty:
     entropy_nats: Tensor
     expected_entropy_nats: Tensor
     mutual_information_nats: Tensor
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(n) for n in self.epistemic.shape)
+        means = ", ".join(
+            f"{name} {float(getattr(self, name).float().mean()):.3g}"
+            for name in ("epistemic", "aleatoric", "total")
+        )
+        return f"Uncertainty({shape}; means: {means})"
+
+    def plot(self, at: Any = ...) -> "Figure":
+        """Epistemic and aleatoric maps side by side; ``at`` picks the plane.
+
+        ``plot(0)`` is the first image of a batch, ``plot((..., 12))`` the axial slice 12.
+
+        Raises:
+            ValueError: ``at`` does not leave two axes.
+        """
+        from matplotlib.figure import Figure
+
+        planes = {name: getattr(self, name)[at].float().cpu() for name in _COLORS}
+        if planes["epistemic"].ndim != 2:
+            shape = tuple(self.epistemic.shape)
+            raise ValueError(f"maps of shape {shape} need an index that leaves two axes, got {at}")
+        figure = Figure(figsize=(7, 3.4), layout="constrained")
+        for axes, (name, plane) in zip(figure.subplots(1, 2), planes.items(), strict=True):
+            figure.colorbar(axes.imshow(plane, cmap=_COLORS[name]), ax=axes)
+            axes.set_title(name)
+        return figure
+
+
+_COLORS = {"epistemic": "magma", "aleatoric": "viridis"}

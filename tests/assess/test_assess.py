@@ -156,7 +156,7 @@ def test_the_run_says_what_its_posterior_is_worth(judged: Path, model: Trained) 
 def test_the_review_limit_is_on_what_ranks_cases_and_the_expected_dice_is_a_share(
     model: Trained,
 ) -> None:
-    assert model.calibration.ranked_by == "disagreement"
+    assert model.calibration.ranked_by in {"disagreement", "uncertainty", "entropy"}
     line = model.calibration.expected_dice
     assert not line or 0 <= line["error"] <= 1
 
@@ -167,3 +167,18 @@ def test_familiar_scans_need_enough_of_them(model: Trained, store: Store) -> Non
     known = assess.familiarize(model, store, train, train)
     assert known is not None
     assert len(known.validation) == len(train)
+
+
+def test_the_score_that_ranked_validation_cases_best_is_chosen() -> None:
+    from penumbra.assess.calibrate import _Seen
+
+    seen = _Seen({"a": (1,)})
+    seen.dice = [0.9, 0.3, 0.6, 0.1]
+    seen.disagreement = [0.1, 0.2, 0.3, 0.4]
+    seen.case_uncertainty = [0.1, 0.3, 0.2, 0.4]
+    seen.entropy = [0.4, 0.1, 0.2, 0.3]
+    chosen = seen.review(0.05)
+    assert chosen["ranked_by"] == "uncertainty"
+    assert chosen["review_above"] == pytest.approx(0.3)
+    seen.case_uncertainty = [0.0] * 4
+    assert seen.review(0.05)["ranked_by"] == "disagreement"

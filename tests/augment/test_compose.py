@@ -6,6 +6,7 @@ import torch
 from penumbra.augment import ACQUISITION, INTENSITY, augment, families, shift, two_views
 from penumbra.augment.compose import FAMILIES
 from penumbra.augment.profile import LIMITS, TABLES, profile_for
+from penumbra.augment.resample import resample
 from penumbra.types import Modality
 
 MODALITIES: tuple[Modality, ...] = ("mri", "ct", "xray")
@@ -31,8 +32,8 @@ def test_two_views_differ_and_stay_in_range(shape: tuple[int, ...], modality: Mo
     image = picture(shape, modality)
     generator = torch.Generator().manual_seed(1)
     a, b = two_views(image, modality=modality, generator=generator, body=body_of(image, modality))
-    assert not a.protocol_changed
-    assert b.protocol_changed
+    assert not a.acquisition.any(), "the first view keeps its protocol"
+    assert b.acquisition.max() <= len(ACQUISITION[modality])
     for view in (a, b):
         assert view.image.shape == image.shape
         assert view.image.isfinite().all()
@@ -40,6 +41,21 @@ def test_two_views_differ_and_stay_in_range(shape: tuple[int, ...], modality: Mo
         assert view.image.max() <= LIMITS[modality][1]
         assert ((view.centre >= 0) & (view.centre <= 1)).all()
     assert not torch.equal(a.image, b.image)
+
+
+def test_a_view_says_what_was_done_to_it() -> None:
+    image = picture((12, 1, 32, 40), "mri")
+    body = body_of(image, "mri")
+    generator = torch.Generator().manual_seed(1)
+    for view in two_views(image, modality="mri", generator=generator, body=body):
+        moved = resample(image, view.positions)
+        assert torch.equal(moved, view.clean)
+        share = view.hidden.flatten(1).sum(1) / view.body.flatten(1).sum(1)
+        assert ((share > 0.1) & (share < 0.35)).all()
+        # the centre voxels of the positions are where the centre is said to be
+        middle = view.positions[:, 15:17, 19:21].mean((1, 2)).flip(-1) / 2 + 0.5
+        assert (middle - view.centre).abs().max() < 0.15  # the deformation moves it further
+    assert len(view.acquisition.unique()) > 2, "families and untouched images"
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -60,7 +76,7 @@ def test_generic_views_neither_deform_nor_change_the_protocol(generator: torch.G
     views = two_views(
         image, modality="mri", generator=generator, body=body_of(image, "mri"), kind="generic"
     )
-    assert not any(view.protocol_changed for view in views)
+    assert not any(view.acquisition.any() for view in views)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

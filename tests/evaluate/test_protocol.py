@@ -217,6 +217,25 @@ def test_findings_have_a_row_per_metric_and_finding_and_their_mean() -> None:
     assert mean.low < mean.value < mean.high
 
 
+def test_findings_of_a_handful_of_patients_stay_out_of_the_supported_mean() -> None:
+    c = cohort()
+    labels = np.array(c.labels)
+    labels[:, 2] = 0
+    labels[20:26, 2] = 1  # six films, three patients
+    rare = findings.Findings(c.names, c.probability, labels, c.patients)
+    auroc = {
+        r.label: r
+        for r in findings.score_findings(rare, part="test", samples=200)
+        if r.metric == "auroc"
+    }
+    assert auroc["supported"].value == pytest.approx((auroc["a"].value + auroc["b"].value) / 2)
+    assert (auroc["supported"].undefined, auroc["mean"].undefined) == (1, 0)
+    labels[26, 2] = 1
+    again = findings.Findings(c.names, c.probability, labels, c.patients)
+    rows = {(r.metric, r.label): r for r in findings.score_findings(again, part="test", samples=50)}
+    assert rows["auroc", "supported"].value == rows["auroc", "mean"].value
+
+
 def test_findings_without_any_stated_label_are_undefined() -> None:
     empty = cohort()
     none = findings.Findings(

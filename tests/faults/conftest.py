@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from penumbra import pipeline
 from penumbra.data.phantom import write_phantom
@@ -23,9 +24,10 @@ def start(tmp_path: Path) -> Start:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _small_probe() -> Iterator[None]:
-    """Most of a tiny pre-training is its probe; jobs are forked and inherit this."""
+def _forkable() -> Iterator[None]:
+    """One thread, and a small probe, which else is most of a tiny pre-training."""
     with pytest.MonkeyPatch.context() as patch:
+        torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
         patch.setattr(pipeline, "PROBED", 16)
         patch.setattr(pipeline, "POSITIONS", 64)
         yield

@@ -9,15 +9,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
-import torch
-from jobs import Start, results, tiny
+from jobs import Start, tiny
 from torch import nn
 
 from penumbra import checkpoint, pipeline
-from penumbra.errors import ConfigError, DataError
+from penumbra.errors import ConfigError, DataError, WriteError
 from penumbra.files import cache_folder, locked, write_text
+from penumbra.inference.scan import predict_scans
 
 
 def hold(folder: Path) -> None:
@@ -75,7 +76,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mount is None or subprocess.run(asked, capture_output=True).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a traceback may hold a file
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(small_disk: Path) -> None:
@@ -174,13 +175,36 @@ def test_a_damaged_result_is_refused_by_name(
         checkpoint.read(path)
 
 
-def test_a_clock_that_jumps_back_changes_nothing(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_is_not_continued_on_other_cases(phantom: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom, data)
+    run = tmp_path / "run"
+    pipeline.prepare(tiny(), data, run)
+    table = data / "train.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(DataError, match=r"another cohort or split \(0 new case\(s\), 1 gone"):
+        pipeline.prepare(tiny(), data, run)
+    before = (run / "split.json").read_bytes()
+    pipeline.prepare(tiny(), data, run, visiting=True)
+    assert (run / "split.json").read_bytes() == before
+
+
+def test_a_prediction_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(
+    small_disk: Path, untrained_ct: Path, tmp_path: Path
 ) -> None:
-    config = tiny()
-    pipeline.run(config, phantom, tmp_path / "steady")
-    then = iter(range(10**9, 0, -3600))
-    monkeypatch.setattr(time, "time", lambda: float(next(then)))
-    pipeline.run(config, phantom, tmp_path / "jumping")
-    assert results(tmp_path / "jumping") == results(tmp_path / "steady")
-    assert torch.get_num_threads() >= 1
+    scans = [tmp_path / f"scan-{k}.nii.gz" for k in range(6)]
+    hu = np.random.default_rng(0).normal(0, 200, (24, 20, 4)).astype(np.int16)
+    for scan in scans:
+        nibabel.save(nibabel.Nifti1Image(hu, np.diag([2.0, 2.0, 5.0, 1.0])), scan)
+    out = small_disk / "pred"
+    with pytest.raises(WriteError, match=r"cannot be written \(.*[Ss]pace") as full:
+        predict_scans(untrained_ct, scans, out, draws=1)
+    assert "\n" not in str(full.value)
+    done = [path.stem for path in out.glob("scan-*.json")]
+    assert 0 < len(done) < len(scans)
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    times = {name: (out / f"{name}.json").stat().st_mtime_ns for name in done}
+    predict_scans(untrained_ct, scans, out, draws=1)
+    assert len(list(out.glob("scan-*.json"))) == len(scans)
+    assert {name: (out / f"{name}.json").stat().st_mtime_ns for name in done} == times
+    assert not list(out.glob(".*.part*"))

@@ -3,23 +3,26 @@
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from jobs import Job, Start, as_rank, lines, tiny
+from jobs import Job, Start, as_rank, signalled_at, tiny
 
 from penumbra import checkpoint, pipeline
 from penumbra.config import Config
 
+Together = Callable[..., list[Job]]
+
 
 @pytest.fixture
-def together(start: Start, tmp_path: Path) -> Callable[[Callable[[], object]], list[Job]]:
+def together(start: Start, tmp_path: Path) -> Together:
     meetings = iter(range(10_000))
 
-    def begin(work: Callable[[], object]) -> list[Job]:
+    def begin(*work: Callable[[], object]) -> list[Job]:
         meeting = tmp_path / f"meeting-{next(meetings)}"
-        return [start(lambda r=rank: as_rank(r, 2, meeting, work)) for rank in range(2)]
+        return [start(partial(as_rank, k, 2, meeting, each)) for k, each in enumerate(work)]
 
     return begin
 
@@ -34,11 +37,11 @@ def losses(run: Path) -> list[float]:
 
 
 def test_two_processes_give_the_losses_and_weights_of_one(
-    phantom: Path, tmp_path: Path, together: Callable[[Callable[[], object]], list[Job]]
+    phantom: Path, tmp_path: Path, together: Together
 ) -> None:
     config, one, two = shared(), tmp_path / "one", tmp_path / "two"
     pipeline.train(config, phantom, one)
-    jobs = together(lambda: pipeline.train(config, phantom, two))
+    jobs = together(*[partial(pipeline.train, config, phantom, two)] * 2)
     assert [job.wait() for job in jobs] == [0, 0], [j.said for j in jobs]
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     first, second = (checkpoint.read(run / "train" / "last.safetensors")[0] for run in (one, two))
@@ -46,12 +49,11 @@ def test_two_processes_give_the_losses_and_weights_of_one(
 
 
 def test_one_process_that_is_asked_to_stop_stops_both(
-    phantom: Path, tmp_path: Path, together: Callable[[Callable[[], object]], list[Job]]
+    phantom: Path, tmp_path: Path, together: Together
 ) -> None:
     run = tmp_path / "run"
     config = shared(train__checkpoint_every=1000)
-    jobs = together(lambda: pipeline.train(config, phantom, run))
-    log = run / "train" / "log.jsonl"
-    assert jobs[1].kill_when(lambda: lines(log) >= 3, signal.SIGTERM) == 143
-    assert jobs[0].wait() == 143
+    work = partial(pipeline.train, config, phantom, run)
+    jobs = together(work, signalled_at(3, signal.SIGTERM, work))
+    assert [job.wait() for job in jobs] == [143, 143]
     assert 3 <= checkpoint.read(run / "train" / "last.safetensors")[1]["step"] < 10

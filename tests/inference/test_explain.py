@@ -41,7 +41,7 @@ def test_every_method_writes_maps_in_the_scans_own_space(
         assert 0 <= values.min() <= values.max() <= 1 + 1e-6, name
     page = wrote[-1].read_text()
     assert "cross-hatched" in page
-    assert "full color at" in page
+    assert "reference uncertainty" in page
 
 
 @pytest.mark.parametrize("row", [0, 1])

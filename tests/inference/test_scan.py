@@ -1,11 +1,13 @@
 import csv
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
+from penumbra import jobs
 from penumbra.errors import DataError
 from penumbra.inference.scan import predict_scans
 
@@ -172,8 +174,8 @@ def test_a_scan_unlike_all_training_scans_goes_to_review(
     from penumbra import trained
     from penumbra.bayes.mahalanobis import fit_familiarity
     from penumbra.data.preprocess import prepare
+    from penumbra.inference.channels import case_of
     from penumbra.inference.features import scan_features
-    from penumbra.inference.scan import case_of
 
     model = trained.load(untrained_ct)
     case = prepare(case_of(scan, model.task), model.task, model.config.data)
@@ -190,3 +192,31 @@ def test_a_scan_unlike_all_training_scans_goes_to_review(
         assert record["decision"]["verdict"] == verdict
         assert record["out_of_distribution"]["scans"] == 5
         assert "training scans" in " ".join(record["trust"])
+
+
+def test_batches_of_scans_are_predicted_elsewhere_as_here(
+    untrained_ct: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here in place of elsewhere: what a process of its own costs is not a test's to pay."""
+
+    def here(
+        batches: list[object], work: Callable[[object], None], workers: int
+    ) -> Iterator[tuple[object, str | None]]:
+        assert len(batches) == workers == 2
+        yield from jobs.run(batches, work, on="serial", workers=1)
+
+    other, bad = tmp_path / "two.nii.gz", tmp_path / "bad.nii.gz"
+    other.symlink_to(scan)
+    serial = predict_scans(untrained_ct, [scan, other], tmp_path / "serial", draws=1)
+    monkeypatch.setattr(jobs, "_in_processes", here)
+    wrote = predict_scans(
+        untrained_ct, [scan, other], tmp_path / "pred", draws=1, on="processes", workers=2
+    )
+    assert sorted(p.name for p in wrote) == sorted(p.name for p in serial)
+    for name in ("one.json", "two_epistemic.nii.gz", "triage.csv"):
+        assert (tmp_path / "pred" / name).read_bytes() == (tmp_path / "serial" / name).read_bytes()
+    bad.write_bytes(b"no scan")
+    with pytest.raises(DataError, match=r"bad\.nii\.gz"):
+        predict_scans(
+            untrained_ct, [bad, scan], tmp_path / "pred", draws=1, on="processes", workers=2
+        )

@@ -12,8 +12,9 @@ from penumbra import bayes, trained
 from penumbra.bayes.bank import Bank
 from penumbra.config import resolve
 from penumbra.data.preprocess import Prepared
+from penumbra.inference import windows as cutting
 from penumbra.inference.maps import map_case
-from penumbra.inference.windows import tiles, windows
+from penumbra.inference.windows import tile_size, tiles, windows
 from penumbra.model import Network
 from penumbra.types import Task
 
@@ -41,7 +42,7 @@ def test_cores_cover_every_voxel_once_and_windows_stay_inside(
     for tile in tiles(size, window=window, halo=halo):
         seen[tile.place] += 1
         inside = torch.zeros(size)[tile.window]
-        assert inside.shape == tuple(min(w, n) for w, n in zip(window, size, strict=True))
+        assert all(k <= w for k, w in zip(inside.shape, window, strict=True))
         assert inside[tile.core].shape == seen[tile.place].shape
         for part, place, h, n in zip(tile.window, tile.place, halo, size, strict=True):
             assert place.start - part.start >= h or part.start == 0
@@ -104,14 +105,25 @@ def steps(seen: torch.Tensor, whole: torch.Tensor, at: list[int]) -> float:
     return float(jumps[at].mean() / whole.mean())
 
 
-def test_no_seam_runs_through_the_epistemic_map_whichever_way_it_is_cut(case: Make) -> None:
+def test_tiles_are_the_volume_if_it_fits_and_else_equal_shares_of_it() -> None:
+    assert tile_size((160, 128, 139), voxels=2**22) == (160, 128, 139)
+    assert tile_size((160, 128, 139), voxels=2**21) == (96, 128, 139)
+    assert tile_size((512, 512, 300), voxels=2**22) == (160, 160, 128)
+    assert tile_size((64, 48, 40), voxels=1000) == (48, 48, 40)  # thinner would be halo alone
+
+
+def test_no_seam_runs_through_the_epistemic_map_whichever_way_it_is_cut(
+    case: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "TILE_NUMBERS", 8 * 64 * 16 * 8)
+    monkeypatch.setattr(cutting, "WHOLE_NUMBERS", 0)
     config = resolve("phantom-mri", size="tiny", overrides={"data.dim": 3, "data.patch": [8, 8, 8]})
     net = trained.build(config, TASK)
     trained.convert(net, config)
     net.eval()
     prepared = textured(case, 96, 16, 8)
     whole = epistemic(net, bank(net, 4), prepared, patch=96, how="blend")
-    # Tiles of 64 along the first axis: their cores meet at 48; blended windows of 32 at 24, 40, ...
+    # Two tiles of 64 along the first axis: their cores meet at 48; blended ones at 24, 40, 56, 72.
     tiled = epistemic(net, bank(net, 4), prepared, patch=32, how="tile")
     blended = epistemic(net, bank(net, 4), prepared, patch=32, how="blend")
     fresh = epistemic(net, FreshWeights(net, 4), prepared, patch=32, how="tile")
@@ -122,7 +134,11 @@ def test_no_seam_runs_through_the_epistemic_map_whichever_way_it_is_cut(case: Ma
 
 
 @pytest.mark.parametrize("how", ["blend", "tile"])
-def test_every_voxel_is_counted_in_exactly_one_window(how: str, case: Make) -> None:
+def test_every_voxel_is_counted_in_exactly_one_window(
+    how: str, case: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "TILE_NUMBERS", 2**17)
+    monkeypatch.setattr(cutting, "WHOLE_NUMBERS", 0)
     overrides = {"data.dim": 3, "data.patch": [16, 16, 8]}
     config = resolve("phantom-mri", size="tiny", overrides=overrides)
     owners = np.zeros((70, 49, 21), dtype=int)

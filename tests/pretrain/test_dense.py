@@ -5,8 +5,19 @@ import math
 import pytest
 import torch
 
+from penumbra.augment.elastic import Warp
+from penumbra.augment.profile import profile_for
+from penumbra.augment.resample import resample
+from penumbra.nets.encoder import Encoder
 from penumbra.pretrain.contrastive import nt_xent
-from penumbra.pretrain.dense import Restoration, local_contrast, restoration_loss
+from penumbra.pretrain.dense import (
+    DenseTask,
+    Places,
+    Restoration,
+    local_contrast,
+    matching,
+    restoration_loss,
+)
 
 
 def test_all_places_of_one_image_give_plain_nt_xent(generator: torch.Generator) -> None:
@@ -57,3 +68,47 @@ def test_only_hidden_voxels_are_restored_for_a_price(dim: int, generator: torch.
     original[:, :, 0] += 2
     original[:, :, 1] += 50
     assert float(restoration_loss(restored, original, hidden).detach()) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("shape", [(32, 40), (16, 12, 20)])
+def test_matching_places_show_the_same_anatomy(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    dim = len(shape)
+    rows = profile_for("mri", (4.0,) * dim)
+    axes = torch.meshgrid(*[torch.linspace(0, 3, n) for n in shape], indexing="ij")
+    image = torch.stack([sum(a.sin() for a in axes), axes[0].cos()])[None].repeat(4, 1, *[1] * dim)
+    a, b = (Warp.sample(generator, image.shape, rows).positions(image) for _ in range(2))
+    at, shown = matching(a, b, torch.Size(shape))
+    of_a, of_b = resample(image, a), resample(resample(image, b), at)
+    assert shown.float().mean() > 0.6
+    wrong = (of_a - of_b).abs().amax(1)[shown]
+    unmatched = (of_a - resample(image, b)).abs().amax(1)[shown]
+    assert wrong.mean() < 0.1 * unmatched.mean()
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_dense_tasks_teach_the_encoder_and_are_the_same_again(dim: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (16, 12, 8)[:dim]
+    image = torch.rand(4, 1, *shape, generator=generator)
+    encoder = Encoder(1, dim=dim, widths=(8, 8, 8))
+    task = DenseTask((8, 8, 8), channels=1, dim=dim, temperature=0.2, seed=0)
+    again = DenseTask((8, 8, 8), channels=1, dim=dim, temperature=0.2, seed=0)
+    again.load_state_dict(task.state_dict())
+    a, b = (Warp.sample(generator, (2, 1, *shape), profile_for("mri")) for _ in range(2))
+    places = Places(
+        a.positions(image[:2]),
+        b.positions(image[2:]),
+        image,
+        torch.rand(4, *shape, generator=generator) < 0.3,
+    )
+    features = encoder(image)
+    parts = task(features, places, generator=torch.Generator().manual_seed(1))
+    same = again(features, places, generator=torch.Generator().manual_seed(1))
+    assert {k: float(v.detach()) for k, v in parts.items()} == {
+        k: float(v.detach()) for k, v in same.items()
+    }
+    (parts["dense"] + parts["restoration"]).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+    # full resolution is beyond the decoder: its weights learn through the coarser levels alone
+    assert all(p.grad is not None for p in encoder.parameters())

@@ -102,12 +102,23 @@ def test_own_region_targets_replace_the_position_bins() -> None:
 
 def test_the_total_is_the_weighted_sum_of_its_parts() -> None:
     views, labels = batch()
-    parts = build(variance_guard=0.2, region=0.3, protocol=0.4)(*views, **labels)
+    parts = build(variance_guard=0.2, region=0.3, protocol=0.4, unlearn=0.7)(*views, **labels)
     expected = parts["contrast"] + 0.2 * parts["guard"] + 0.3 * parts["region"]
-    expected = expected + 0.4 * (
-        parts["protocol"] + parts["protocol_adversary"] + LEAK_WEIGHT * parts["protocol_leak"]
-    )
+    expected = expected + 0.4 * parts["protocol"]
+    expected = expected + 0.7 * (parts["protocol_adversary"] + LEAK_WEIGHT * parts["protocol_leak"])
     torch.testing.assert_close(parts["total"], expected)
+
+
+def test_soft_overlap_is_the_share_of_each_box_in_the_bins() -> None:
+    views, labels = batch()
+    model = build(regions="overlap").eval()
+    centres = torch.stack([labels["position"]] * 2, 1)
+    tiny = torch.full_like(centres, 1e-4)
+    hard = model(*views, **labels)["region"]
+    soft = model(*views, **labels | {"position": centres}, extent=tiny)["region"]
+    torch.testing.assert_close(soft, hard, atol=1e-2, rtol=0)
+    wide = model(*views, **labels | {"position": centres}, extent=tiny + 0.9)["region"]
+    assert abs(float((wide - hard).detach())) > 1e-3
 
 
 def test_an_encoder_that_is_blind_is_refused_after_a_while() -> None:

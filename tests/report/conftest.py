@@ -62,6 +62,10 @@ def write_log(path: Path, *, rng: np.random.Generator, steps: int) -> None:
                 if stage == "pretrain":
                     line |= {"loss/contrast": 1 + 3 * fall, "loss/region": 0.4 + fall}
                     line["loss/protocol"] = 0.3 + 0.4 * fall
+                    line |= {"loss/effective_rank": 30 - 10 * fall, "loss/uniformity": fall - 2}
+                    if step % max(steps // 4, 1) == 0:
+                        line |= {"val/linear/structure": 0.8 - 0.3 * fall, "val/score": 0.5}
+                        line |= {"val/knn/structure": 0.7, "val/chance/structure": 0.25}
                 else:
                     line |= {"loss/task": 0.1 + fall, "loss/kl": 0.02 + 0.01 * (1 - fall)}
                     line |= {"loss/adversarial": 0.15 + 0.8 * fall, "loss/attention": 0.03}

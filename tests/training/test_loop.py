@@ -1,5 +1,6 @@
 """The loop on a stage small enough to know by heart."""
 
+import signal
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from penumbra import checkpoint
 from penumbra.errors import ConfigError, DataError, Stopped, TrainingError
 from penumbra.training.loop import fit
 from penumbra.training.schedule import step_generator
+from penumbra.training.stop import wishes
 
 
 def test_learning_rate_rises_and_then_falls_to_zero() -> None:
@@ -138,3 +140,11 @@ def test_a_log_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
         file.write('{"stage": "regression", "step": 5, "to')
     fit(Regression(), Points(), schedule(steps=4), folder=tmp_path, device=CPU)
     assert [line["step"] for line in log(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step() -> None:
+    with wishes(None) as heard:
+        signal.raise_signal(signal.SIGINT)
+        assert heard.code() == 130
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

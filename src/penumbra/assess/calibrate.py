@@ -1,6 +1,6 @@
 """What is fitted on validation patients: temperature, thresholds, the uncertainty's reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,17 +17,18 @@ from penumbra.data.store import Store
 from penumbra.evaluate import localization
 from penumbra.evaluate.expected import fit_expected
 from penumbra.evaluate.overlap import confusion, dice, label_map
+from penumbra.evaluate.protocol import mean_of_defined
 from penumbra.evaluate.ranking import choose_threshold
 from penumbra.evaluate.segmentation import region_of_interest
-from penumbra.evaluate.selective import aggregate, review_budget
+from penumbra.evaluate.selective import aggregate, aurc, review_budget
 from penumbra.inference.maps import CaseMaps, map_case
-from penumbra.trained import Calibration, Trained, posterior
+from penumbra.trained import Calibration, RankedBy, Trained, posterior
 from penumbra.types import IGNORE
 
 VOXELS_PER_CASE = 20_000
 U_QUANTILE = 0.95
 POOR_DICE = 0.5
-"""A segmentation below this mean Dice counts as failed when the review threshold is chosen."""
+"""A segmentation below this Dice, mean over regions, counts as failed when the limit is chosen."""
 
 
 def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
@@ -39,7 +40,7 @@ def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
     settings = model.config
     generator = torch.Generator().manual_seed(settings.seed)
     draws = posterior(model.network, settings.evaluate.draws, generator=generator)
-    seen, promised = _Seen(), Promised()
+    seen, promised = _Seen(store.task.regions), Promised()
     with progress.bar("calibrate", len(indices)) as advance:
         for index in indices:
             case = store[index]
@@ -65,6 +66,7 @@ def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
 class _Seen:
     """Samples of the validation cases, small enough to keep."""
 
+    regions: Mapping[str, Sequence[int]]
     log_probability: list[Tensor] = field(default_factory=list)
     label: list[Tensor] = field(default_factory=list)
     epistemic: list[np.ndarray] = field(default_factory=list)
@@ -74,6 +76,7 @@ class _Seen:
     region: list[np.ndarray] = field(default_factory=list)
     case_uncertainty: list[float] = field(default_factory=list)
     disagreement: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
     dice: list[float] = field(default_factory=list)
 
     def add(self, case: Prepared, maps: CaseMaps, seed: int) -> None:
@@ -104,7 +107,9 @@ class _Seen:
         self.case_uncertainty.append(aggregate(epistemic, predicted, how="region"))
         counts = confusion(predicted, reference, classes=len(probability))
         self.disagreement.append(maps.disagreement)
-        self.dice.append(dice(counts, range(1, len(probability))))
+        self.entropy.append(float(maps.voxels.entropy_nats.mean()))
+        scores = [dice(counts, members) for members in self.regions.values()]
+        self.dice.append(mean_of_defined(scores))
 
     def temperature(self) -> float:
         if not self.label:
@@ -137,16 +142,26 @@ class _Seen:
         return max(float(np.quantile(np.concatenate(self.epistemic), U_QUANTILE)), 1e-12)
 
     def review(self, target: float) -> dict[str, Any]:
-        """The review limit and the expected Dice, on the disagreement wherever draws differ."""
+        """The score that ranks validation cases best (AURC), its limit, and the expected Dice.
+
+        Draws that never differ have no say. The first wins a tie.
+        """
         if not self.dice:
             return {}
-        differ = any(each > 0 for each in self.disagreement)
-        score = np.array(self.disagreement if differ else self.case_uncertainty)
+        scores: dict[RankedBy, list[float]] = {
+            "disagreement": self.disagreement,
+            "uncertainty": self.case_uncertainty,
+            "entropy": self.entropy,
+        }
+        able = [name for name, each in scores.items() if len(set(each)) > 1] or ["uncertainty"]
+        risk = 1 - np.array(self.dice)
+        chosen = min(able, key=lambda name: aurc(np.array(scores[name]), risk))
+        score = np.array(scores[chosen])
         failed = np.array([each < POOR_DICE for each in self.dice])
         limit = review_budget(score, failed, target=target).threshold
         line = fit_expected(score, np.array(self.dice))
         return {
-            "ranked_by": "disagreement" if differ else "uncertainty",
+            "ranked_by": chosen,
             "review_above": float(limit) if np.isfinite(limit) else None,
             "expected_dice": {} if line is None else asdict(line),
         }

@@ -5,6 +5,7 @@ first without showing what the network uses.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from penumbra.trained import Trained
 
 BLUR = 0.15
 """Standard deviation of the erased image's blur, as a share of its sides."""
+
+STEPS = 10
+"""Of an insertion or deletion curve."""
 
 Localizer = Callable[[Picture], np.ndarray]
 """A map of one structure from a network that was trained on the masks: the upper bound."""
@@ -131,7 +135,8 @@ def _erasure(model: Trained, each: Picture, shown: np.ndarray) -> dict[str, floa
         found = stated(model, torch.from_numpy(images), each.row)
         return (found if region is None else found[:, region].mean(1)).numpy()
 
+    modes: tuple[Literal["insertion", "deletion"], ...] = ("insertion", "deletion")
     return {
-        "insertion": faithfulness.erase(predict, image, shown, mode="insertion", fill=fill).area,
-        "deletion": faithfulness.erase(predict, image, shown, mode="deletion", fill=fill).area,
+        mode: faithfulness.erase(predict, image, shown, mode=mode, fill=fill, steps=STEPS).area
+        for mode in modes
     }

@@ -21,6 +21,7 @@ from penumbra.bayes.temperature import apply_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
 from penumbra.evaluate import calibration, localization
+from penumbra.evaluate.expected import from_record
 from penumbra.evaluate.findings import Findings, score_findings, score_uncertainty
 from penumbra.evaluate.protocol import (
     ALL,
@@ -44,7 +45,14 @@ from penumbra.trained import Trained, environment, posterior
 from penumbra.types import Case, Part, Uncertainty
 
 JUDGED: tuple[Part, ...] = ("val", "test")
-HEADLINE = ("uncertainty/disagreement", "uncertainty/epistemic/region")
+RANKED = {
+    "disagreement": "uncertainty/disagreement",
+    "uncertainty": "uncertainty/epistemic/region",
+    "entropy": "uncertainty/entropy/volume",
+}
+"""What a calibration ranks cases by -> the case score."""
+
+HEADLINE = ("uncertainty/trust", "uncertainty/disagreement", "uncertainty/epistemic/region")
 """The case scores by which cases are ranked for review, the first that the model has."""
 
 UNCERTAINTIES = {
@@ -246,6 +254,12 @@ def _score_voxels(
     scores |= {(f"{metric}_scaled", label): value for (metric, label), value in again.items()}
     if len(next(iter(maps.draw_volumes_ml.values()), ())) > 1:
         scores["uncertainty/disagreement", ALL] = maps.disagreement
+    trust = scores.get((RANKED[model.calibration.ranked_by], ALL))
+    if trust is not None:
+        scores["uncertainty/trust", ALL] = trust
+        line = from_record(model.calibration.expected_dice)
+        if line is not None:
+            scores["expected_dice_error", MEAN] = abs(line.at(trust) - scores["dice", MEAN])
     for name, probability in (("raw", raw), ("scaled", scaled)):
         judged.tallies[name].append(
             tally_segmentation(probability, reference, spacing_mm=spacing, rules=rules)

@@ -65,7 +65,7 @@ def examine(
         raise ConfigError(f"severities are 1 to 5, got {list(asked.severities)}")
     radii = tuple(_radius(text, config) for text in asked.eps)
     with locked(run):
-        ground = prepare(config, data_folder(run, data), run)
+        ground = prepare(config, data_folder(run, data), run, visiting=data is not None)
     settings = config.evaluate.model_copy(
         update={"attack_cases": asked.cases, "severities": asked.severities, "attack_eps": radii}
     )

@@ -17,31 +17,30 @@ def composite(
 ) -> Float[Tensor, "b m *space"]:
     """``A = sum_l softmax(beta)_l upsample(A^l)`` in [0, 1] (proposal 2.3.1).
 
-    Cell i of level l covers voxels ``i * 2**l`` onwards, so a level is enlarged by ``2**l`` and
-    cropped to ``size``: odd sizes shift nothing.
+    Cell i of level l covers voxels ``i * 2**l`` onwards: a level is enlarged by doubling, linearly,
+    and cropped to the next finer one, so odd sizes shift nothing. Coarse levels are added before
+    they are enlarged further: the full grid is written once.
 
     Raises:
         ValueError: there are no maps (a network without gates), or a map is not ``size / 2**l``.
     """
     if not attention:
         raise ValueError("no attention maps: the network was built with gates=False")
-    total: Tensor | None = None
-    for level, (maps, weight) in enumerate(zip(attention, beta_logits.softmax(0), strict=True)):
+    for level, maps in enumerate(attention):
         expected = tuple(-(-n // 2**level) for n in size)
         if tuple(maps.shape[2:]) != expected:
             raise ValueError(
                 f"attention level {level} is {tuple(maps.shape[2:])}; size {tuple(size)} needs "
                 f"{expected} (maps run from finest to coarsest)"
             )
-        term = weight * _enlarge(maps, 2**level, size)
-        total = term if total is None else total + term
-    assert total is not None
+    beta = beta_logits.softmax(0)
+    total = beta[-1] * attention[-1]
+    for maps, weight in zip(reversed(attention[:-1]), reversed(beta[:-1].unbind()), strict=True):
+        total = torch.addcmul(_double(total, maps.shape[2:]), weight, maps)
     return total
 
 
-def _enlarge(maps: Tensor, factor: int, size: Sequence[int]) -> Tensor:
-    if factor == 1:
-        return maps
+def _double(maps: Tensor, size: Sequence[int]) -> Tensor:
     mode = "bilinear" if len(size) == 2 else "trilinear"
-    grown = functional.interpolate(maps, scale_factor=float(factor), mode=mode, align_corners=False)
-    return torch.clamp(crop(grown, size), 0, 1)
+    grown = functional.interpolate(maps, scale_factor=2.0, mode=mode, align_corners=False)
+    return crop(grown, size)

@@ -15,6 +15,7 @@ from penumbra.augment.masking import Masking, labelled
 from penumbra.augment.metal import Metal
 from penumbra.augment.profile import ACQUISITION, INTENSITY, LIMITS, Profile, profile_for
 from penumbra.augment.radiograph import Blur, Collimation, PhotonNoise, Scatter
+from penumbra.augment.resample import resample
 from penumbra.augment.supervoxel import coarse_supervoxels
 from penumbra.augment.tomography import BeamHardening, Dose, Kernel
 from penumbra.types import IGNORE, Modality
@@ -70,15 +71,23 @@ class View:
 
     Attributes:
         body: the body, moved with the image; outside of the scan it is False.
-        protocol_changed: an acquisition family may have been applied, so this view must not be
-            asked for its protocol.
+        acquisition: which of the modality's acquisition families was applied to each image, 0 for
+            none; a view of another acquisition must not be asked for its scan's protocol.
         centre: where the view's centre lies in the original image, 0..1 per axis (0.5: unmoved).
+        extent: its sides over those of the original image.
+        positions: where every voxel lies in the original image, as ``resample`` wants it.
+        clean: the moved image before grey values changed and regions were hidden.
+        hidden: the hidden voxels.
     """
 
     image: Float[Tensor, "b c *space"]
     body: Bool[Tensor, "b *space"]
-    protocol_changed: bool
+    acquisition: Int[Tensor, " b"]
     centre: Float[Tensor, "b dim"]
+    extent: Float[Tensor, " b"]
+    positions: Float[Tensor, "b *space dim"]
+    clean: Float[Tensor, "b c *space"]
+    hidden: Bool[Tensor, "b *space"]
 
 
 def two_views(
@@ -115,21 +124,22 @@ def two_views(
     views = []
     for changes_protocol in (False, kind == "anatomy"):
         warp = Warp.sample(generator, image.shape, rows)
-        moved = warp.apply(image, padding=OUTSIDE[modality])
-        inside = warp.apply(body[:, None].to(image), "nearest", "zeros")[:, 0] > 0.5
+        where = warp.positions(image)
+        clean = moved = resample(image, where, padding=OUTSIDE[modality])
+        inside = resample(body[:, None].to(image), where, "nearest", "zeros")[:, 0] > 0.5
         for name in intensity:
             moved = _some(moved, name, rows, generator, 0.8)
+        pick = torch.zeros(len(image), dtype=torch.int64, device=image.device)
         if changes_protocol:
-            moved = _one_of(moved, acquisition, rows, generator, 0.8)
+            moved, pick = _one_of(moved, acquisition, rows, generator, 0.8)
         moved = moved.clamp(*LIMITS[modality])
+        hidden = torch.zeros_like(body)
         if regions is not None:
-            seen = warp.apply_labels(regions)
-            moved = Masking.sample(generator, image.shape, rows, inside, seen).apply(moved)
-        half = torch.tensor(
-            [max((n - 1) * s, 1e-6) for n, s in zip(image.shape[2:], warp.spacing_mm, strict=True)]
-        )
-        centre = 0.5 + warp.shift_mm / half.to(warp.shift_mm)
-        views.append(View(moved, inside, changes_protocol, centre.to(image)))
+            seen = resample(regions[:, None].to(image), where, "nearest")[:, 0].to(regions.dtype)
+            masking = Masking.sample(generator, image.shape, rows, inside, seen)
+            moved, hidden = masking.apply(moved), masking.hidden
+        centre, extent = (value.to(image) for value in warp.box(image.shape[2:]))
+        views.append(View(moved, inside, pick, centre, extent, where, clean, hidden))
     return views[0], views[1]
 
 
@@ -171,7 +181,7 @@ def augment(
     for name in kept(INTENSITY[modality], held_out):
         image = _some(image, name, rows, generator, probability)
     acquisition = kept(ACQUISITION[modality], held_out)
-    image = _one_of(image, acquisition, rows, generator, probability)
+    image, _ = _one_of(image, acquisition, rows, generator, probability)
     return image.clamp(*LIMITS[modality]), segmentation, masks
 
 
@@ -238,13 +248,16 @@ def _one_of(
     rows: Profile,
     generator: torch.Generator,
     probability: float,
-) -> Tensor:
-    """At most one family per image: several artefacts at once are rare, and cost time."""
+) -> tuple[Tensor, Int[Tensor, " b"]]:
+    """At most one family per image (several artefacts at once are rare, and cost time), and which.
+
+    Families count from one; 0 is none.
+    """
     lot = torch.rand(image.shape[0], generator=generator, device=generator.device)
-    pick = (lot / max(probability, 1e-12) * len(names)).floor().to(image.device)
+    pick = (lot / max(probability, 1e-12) * len(names)).floor().long().to(image.device)
     for i, name in enumerate(names):
         image = _on(image, (pick == i).nonzero()[:, 0], name, rows, generator)
-    return image
+    return image, torch.where(pick < len(names), pick + 1, 0)
 
 
 def _on(

@@ -94,6 +94,12 @@ class Warp:
         moved = self.apply(labels[:, None].to(torch.float32), "nearest")
         return moved[:, 0].to(labels.dtype)
 
+    def box(self, space: Sequence[int]) -> tuple[Float[Tensor, "b dim"], Float[Tensor, " b"]]:
+        """The view's centre in the image, 0..1 per axis, and its sides over the image's."""
+        whole = [max((n - 1) * s, 1e-6) for n, s in zip(space, self.spacing_mm, strict=True)]
+        centre = 0.5 + self.shift_mm / torch.tensor(whole).to(self.shift_mm)
+        return centre, torch.linalg.det(self.linear) ** (1 / len(space))
+
     def positions(self, image: Float[Tensor, "b c *space"]) -> Tensor:
         """Sampling positions [b, *space, dim] as ``grid_sample`` wants them."""
         space, dim = image.shape[2:], image.ndim - 2

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import typer
 
 from penumbra.cli import care as care  # registers its verb
-from penumbra.cli import explain as explain  # registers its verb
+from penumbra.cli import explain as explain  # registers its verbs
 from penumbra.cli import judge as judge  # registers its verbs
 from penumbra.cli import look as look  # registers its verbs
 from penumbra.cli import predict as predict  # registers its verb

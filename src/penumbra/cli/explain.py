@@ -1,4 +1,4 @@
-"""The verb that explains: where a model sees what it states."""
+"""The verbs that explain: where a model sees what it states, and which map tells the truth."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,3 +39,22 @@ def explain(
     chosen = methods_of(methods)
     wrote = explain_scan(run, scan, writable(out), methods=chosen, draws=draws)
     done(wrote, f"open {wrote[-1]}")
+
+
+@app.command()
+def explainers(
+    run: Run,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", callback=existing, help="The cohort.  [default: the run's]"),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(metavar="A,B,...", help="As for `explain`.")
+    ] = "attention,modulated,grad_cam,centre_prior,organ_prior",
+) -> None:
+    """Judge explainers on annotated test patients: where they point, and whether it is true."""
+    from penumbra.assess.explainers import judge_explainers
+    from penumbra.inference.explain import methods_of
+
+    wrote = judge_explainers(run, methods_of(methods), data=data)
+    done([wrote], f"read explanation/* in {wrote}; docs/howto/explain.md says what they mean")

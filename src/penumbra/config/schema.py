@@ -64,9 +64,19 @@ class Pretrain(Section):
     negatives: Literal["all", "patient_aware"] = "patient_aware"
     variance_guard: float = Field(0.1, ge=0, description="weight of the hinge on embedding std")
     region: float = Field(0.5, ge=0, description="lambda1, weight of region prediction")
+    regions: Literal["position", "overlap", "organs", "lungs"] = Field(
+        "position",
+        description="what it names: the bin of the view's centre, its box's shares of the bins, "
+        "its largest organ (reads training labels), or its lung zone",
+    )
     region_bins: int = Field(3, ge=2, description="position bins per axis")
     protocol: float = Field(0.1, ge=0, description="lambda2, weight of protocol prediction")
     protocol_mode: Literal["predict", "partition", "invariant", "off"] = "partition"
+    unlearn: float = Field(
+        1.0, ge=0, description="weight of unlearning the protocol, in partition and invariant"
+    )
+    dense: float = Field(0.0, ge=0, description="weight of contrast between places of one image")
+    restoration: float = Field(0.0, ge=0, description="weight of restoring hidden regions")
     views: Literal["anatomy", "generic"] = Field(
         "anatomy", description="generic: crops and intensity only, the ablation's baseline"
     )
@@ -76,10 +86,10 @@ class Model(Section):
     architecture: Literal["penumbra", "dynunet", "swin-unetr", "densenet121"] = Field(
         "penumbra", description="or a published network, to compare with"
     )
-    widths: tuple[int, ...] = Field(
-        (16, 32, 64, 128), description="channels per level, finest first"
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (16, 32, 64, 128), min_length=2, description="channels per level, finest first"
     )
-    neck: int = Field(64, ge=1, description="width of the classification neck")
+    neck: int = Field(64, ge=1, le=65536, description="width of the classification neck")
 
 
 class Bayes(Section):

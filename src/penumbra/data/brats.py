@@ -67,6 +67,7 @@ def read(root: Path, modality: Modality) -> Cohort:
             patient=_TIME_POINT.sub("", name),
             images={c: found[c] for c in CHANNELS if c in found},
             segmentation=found.get("seg"),
+            protocol="+".join(c for c in CHANNELS if c in found),  # sites acquire their own set
         )
         for name, found in files.items()
         if any(c in found for c in CHANNELS)

@@ -155,7 +155,7 @@ def _resolve(root: Path, text: str, where: str) -> Path:
     parts = Path(text.replace("\\", "/")).parts
     tries = [root.parent / Path(*parts), *(root / Path(*parts[k:]) for k in range(len(parts)))]
     for path in tries:
-        if path.is_file():
+        if tables.is_file(path):
             return path
     raise DataError(
         f"{where}: film '{text}' does not exist in {root} or {root.parent}; check the Path column"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penumbra.data import labels, tables
-from penumbra.data.thickness import slice_band
+from penumbra.data.acquisition import protocol_of
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Part, Task
 
@@ -50,7 +50,7 @@ def read(root: Path, modality: Modality) -> Cohort:
             c.images,
             c.segmentation,
             part=c.part,
-            protocol=slice_band(next(iter(c.images.values())), modality),
+            protocol=protocol_of(next(iter(c.images.values())), modality),
         )
         for c in cases
     ]
@@ -83,7 +83,10 @@ def _from_list(
     root: Path, tree: dict[str, Any], file: Path, channels: tuple[str, ...]
 ) -> list[Case]:
     cases = []
-    for number, entry in enumerate(tree.get("training") or []):
+    listed = tree.get("training") or []
+    if not isinstance(listed, list):
+        raise DataError(f"{file}: 'training' must be a list of images and labels")
+    for number, entry in enumerate(listed):
         where = f"{file}, training[{number}]"
         if not isinstance(entry, dict) or "image" not in entry:
             raise DataError(f'{where}: expected {{"image": ..., "label": ...}}')
@@ -135,7 +138,7 @@ def _label(folder: Path, case: str) -> Path | None:
 
 def _existing(root: Path, text: object, where: str) -> Path:
     path = root / str(text)
-    if not path.is_file():
+    if not tables.is_file(path):
         raise DataError(f"{where}: {path} does not exist; copy it there or remove the entry")
     return path
 

@@ -23,8 +23,8 @@ RADIOGRAPHY = {"CR", "DX", "RG", "MG", "RF", "XA", "PX", "IO"}
 NOT_IMAGES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "OT", "DOC"}
 MAX_FILES = 20_000
 MAX_ZIP_BYTES = 2**32
-MAX_RATIO = 1032
-"""No lossless coder that DICOM uses packs medical pixels better; a higher claim is an attack."""
+MAX_RATIO = 2**14
+"""Blank frames pack 2000:1 and better in JPEG 2000; a claim far above that is an attack."""
 
 _TAGS = {
     "view": "ViewPosition",
@@ -90,6 +90,26 @@ def read(path: Path) -> Volume:
             f"{path}: its pixels cannot be decoded ({_line(error)}); the series is damaged or its "
             "compression is not supported, convert it to NIfTI or uncompressed DICOM"
         ) from error
+
+
+def tags(path: Path) -> dict[str, str]:
+    """What the first image below a path says of its acquisition; pixels are not read.
+
+    Empty where nothing there is a readable DICOM image: ``read`` says why.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        return {}
+    try:
+        dataset = next(_images(path, pydicom), None)
+    except (*_BROKEN, pydicom.errors.BytesLengthException, DataError):
+        return {}
+    return {} if dataset is None else _said(dataset)
+
+
+def _said(dataset: Any) -> dict[str, str]:
+    return {name: str(dataset.get(key)) for name, key in _TAGS.items() if dataset.get(key)}
 
 
 def _files(path: Path) -> Iterator[tuple[str, Any]]:
@@ -250,14 +270,13 @@ def _values(dataset: Any) -> np.ndarray:
 
 
 def _with_tags(volume: Volume, dataset: Any, told: list[tuple[str, str]]) -> Volume:
-    tags = [(name, str(dataset.get(key))) for name, key in _TAGS.items() if dataset.get(key)]
     return Volume(
         volume.array,
         volume.affine,
         volume.file_shape,
         volume.file_affine,
         volume.full_scale,
-        (*tags, *told),
+        (*_said(dataset).items(), *told),
     )
 
 

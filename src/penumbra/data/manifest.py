@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penumbra.data import labels, tables
+from penumbra.data.acquisition import protocol_of
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Task
 
@@ -45,7 +46,7 @@ def read(root: Path, modality: Modality) -> Cohort:
             "columns case, image (or one per channel), segmentation, split and findings"
         )
     cases = tuple(
-        _case(table, row, channels, findings, f"{table}, line {n}")
+        _case(table, row, channels, findings, modality, f"{table}, line {n}")
         for n, row in enumerate(rows, start=2)
     )
     segmentations = [c.segmentation for c in cases if c.segmentation is not None]
@@ -61,6 +62,7 @@ def _case(
     row: Mapping[str, str],
     channels: tuple[str, ...],
     findings: tuple[str, ...],
+    modality: Modality,
     where: str,
 ) -> Case:
     def file(column: str) -> Path | None:
@@ -68,7 +70,7 @@ def _case(
         if not text:
             return None
         path = table.parent / text
-        if not path.exists():
+        if not tables.is_there(path):
             raise DataError(
                 f"{where}: column '{column}' names {path}, which does not exist; a column holds "
                 "either files or the findings 1, 0, -1 and blank"
@@ -93,7 +95,7 @@ def _case(
         },
         roi=file("roi"),
         site=row.get("site") or None,
-        protocol=row.get("protocol") or None,
+        protocol=row.get("protocol") or protocol_of(next(iter(images.values())), modality),
         part=tables.part_of(row.get("split", ""), where=where),
     )
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from penumbra.data import labels
-from penumbra.data.thickness import slice_band
+from penumbra.data.acquisition import protocol_of
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality
 
@@ -42,7 +42,7 @@ def read(root: Path, modality: Modality) -> Cohort:
             patient=_stem(path),
             images={modality: path},
             segmentation=segmentations.get(key),
-            protocol=slice_band(path, modality),
+            protocol=protocol_of(path, modality),
         )
         for key, path in sorted(images.items())
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -38,6 +38,7 @@ class Patches(Dataset[Batch]):
         self.indices = tuple(indices)
         self.settings = settings
         self.seed = seed
+        self._epoch = -1, np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -48,8 +49,10 @@ class Patches(Dataset[Batch]):
 
     def _index(self, key: int) -> int:
         epoch, place = divmod(int(key), len(self.indices))
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.indices))
-        return self.indices[order[place]]
+        if self._epoch[0] != epoch:  # a permutation of thousands costs more than a small film
+            rng = np.random.default_rng((self.seed, 0, epoch))
+            self._epoch = epoch, rng.permutation(len(self.indices))
+        return self.indices[self._epoch[1][place]]
 
     def __getitem__(self, key: int) -> Batch:
         index = self._index(key)
@@ -133,10 +136,11 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
     image = np.asarray(prepared.image[:, *inside], dtype=np.float32)
     maps = 1 + len(task.findings)
     item: dict[str, Any] = {
-        "image": np.pad(image, [(0, 0), *padding], constant_values=background),
-        "body": np.pad(prepared.body[inside], padding),
-        "valid": np.pad(_content(prepared, inside), padding),
+        "image": _padded(image, padding, background),
+        "body": _padded(np.asarray(prepared.body[inside]), padding),
+        "valid": _padded(_content(prepared, inside), padding),
         "position": _position(prepared, inside),
+        "extent": _extent(prepared, inside),
         "protocol": _index(store.protocols, prepared.case.protocol),
         "case": np.int64(index),
         "patient": _index(store.patients, prepared.case.patient),
@@ -145,15 +149,15 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
     }
     for row, index_of_map in enumerate(prepared.mapped):
         region = np.asarray(prepared.masks[row][inside], dtype=np.float32) / 255
-        item["masks"][index_of_map] = np.pad(region, padding)
+        item["masks"][index_of_map] = _padded(region, padding)
         item["annotated"][index_of_map] = True
     if task.classes:
         labels = np.full(image.shape[1:], IGNORE, dtype=np.int64)
         if prepared.segmentation is not None:
             labels[:] = prepared.segmentation[inside]
-            item["masks"][0] = np.pad((labels > 0).astype(np.float32), padding)
+            item["masks"][0] = _padded((labels > 0).astype(np.float32), padding)
             item["annotated"][0] = True
-        item["segmentation"] = np.pad(labels, padding, constant_values=IGNORE)
+        item["segmentation"] = _padded(labels, padding, IGNORE)
     if task.findings:
         item["findings"] = prepared.findings
     return {
@@ -161,6 +165,21 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
         name: torch.as_tensor(np.ascontiguousarray(value) if np.ndim(value) else value)
         for name, value in item.items()
     }
+
+
+def _padded(
+    array: Shaped[np.ndarray, "..."], padding: Sequence[tuple[int, int]], fill: int | float = 0
+) -> Shaped[np.ndarray, "..."]:
+    """``np.pad`` of the last axes by a constant, in a quarter of its time."""
+    if not any(map(any, padding)):
+        return array
+    space = array.shape[-len(padding) :]
+    lead = array.shape[: -len(padding)]
+    size = [before + n + after for n, (before, after) in zip(space, padding, strict=True)]
+    whole = np.full((*lead, *size), fill, dtype=array.dtype)
+    place: list[Any] = [slice(a, a + n) for (a, _), n in zip(padding, space, strict=True)]
+    whole[(..., *place)] = array
+    return whole
 
 
 def _content(prepared: Prepared, inside: tuple[slice, ...]) -> np.ndarray:
@@ -178,6 +197,13 @@ def _content(prepared: Prepared, inside: tuple[slice, ...]) -> np.ndarray:
 def _position(prepared: Prepared, inside: tuple[slice, ...]) -> Float[np.ndarray, " axes"]:
     centre = torch.tensor([(w.start + w.stop) / 2 for w in inside])
     return _fraction_of(centre, torch.tensor(prepared.body_box).T).numpy()
+
+
+def _extent(prepared: Prepared, inside: tuple[slice, ...]) -> Float[np.ndarray, " axes"]:
+    """The cut's sides over the body's."""
+    body = [high - low for low, high in prepared.body_box]
+    sides = [(w.stop - w.start) / n for w, n in zip(inside, body, strict=True)]
+    return np.array(sides, dtype=np.float32)
 
 
 def _fraction_of(centre: Tensor, box: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,16 @@ def refuse_large(path: Path) -> None:
     """Refuse a text file that no data set has, before it is read into memory."""
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: {path.stat().st_size} bytes is too large for a table")
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path that a table names exists; False for names that no file can have."""
+    return os.path.exists(path)
+
+
+def is_file(path: Path) -> bool:
+    """The same for files alone."""
+    return os.path.isfile(path)
 
 
 def number(text: str, *, where: str) -> float:

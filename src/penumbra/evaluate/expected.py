@@ -1,5 +1,6 @@
 """What a case will probably score, from its uncertainty alone: a line through validation cases."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,13 @@ class ExpectedScore:
     def of(self, uncertainty: float) -> dict[str, float | int]:
         """The expectation with its error, as summaries state it."""
         return {"value": self.at(uncertainty), "error": self.error, "cases": self.cases}
+
+
+def from_record(record: Mapping[str, float]) -> ExpectedScore | None:
+    """The line that ``asdict`` made a record of; None for an empty one."""
+    if not record:
+        return None
+    return ExpectedScore(**{**record, "cases": int(record["cases"])})  # type: ignore[arg-type]
 
 
 def fit_expected(

@@ -18,6 +18,12 @@ from penumbra.evaluate.protocol import MEAN, Row, row
 from penumbra.evaluate.statistics import interval, mean, resamples
 
 Values = NDArray[np.float64]
+SUPPORTED = "supported"
+"""Label of the mean over the findings with ``SUPPORT`` patients with, and as many without."""
+SUPPORT = 4
+"""A patient bootstrap misses k patients in about exp(-k) of its resamples: for fewer than four that
+is more than the 2.5 % beyond either end of a 95 % interval."""
+
 Data = tuple[Values, Values, NDArray[np.bool_], Values]
 """Scores [n, f], labels [n, f], whether a label is stated [n, f], thresholds [f]."""
 
@@ -61,7 +67,8 @@ def score_findings(
 
     ``thresholds`` come from validation cases (``choose_thresholds``); without them 0.5 is used. A
     finding with one class only has no AUROC and AUPRC: NaN, and counted in the mean's
-    ``undefined``. Confidence in ECE is the probability of "present" (marginal calibration).
+    ``undefined``; ``supported`` is the mean without the findings of a handful of patients.
+    Confidence in ECE is the probability of "present" (marginal calibration).
 
     Raises:
         ValueError: shapes disagree, a label is none of 1, 0, -1 and NaN, or a probability lies
@@ -142,7 +149,7 @@ def _bootstrapped(
         ],
         axis=2,
     )
-    return _rows(cohort, part, list(metrics), data[2], value, draws)
+    return _rows(cohort, part, list(metrics), data, value, draws)
 
 
 def _score(metrics: dict[str, Metric], data: Data, weights: Values) -> NDArray[np.float64]:
@@ -173,14 +180,10 @@ def _metrics(bins: int) -> dict[str, Metric]:
 
 
 def _rows(
-    cohort: Findings,
-    part: str,
-    metrics: Sequence[str],
-    known: NDArray[np.bool_],
-    value: Values,
-    draws: Values,
+    cohort: Findings, part: str, metrics: Sequence[str], data: Data, value: Values, draws: Values
 ) -> list[Row]:
-    patients = np.asarray(cohort.patients)
+    patients, known = np.asarray(cohort.patients), data[2]
+    supported = _supported(cohort.patients, data[1], known)
     rows = []
     for m, metric in enumerate(metrics):
         for j, name in enumerate(cohort.names):
@@ -188,12 +191,25 @@ def _rows(
             missing = int((~known[:, j]).sum())
             figure = interval(float(value[m, j]), draws[m, j], n=n, undefined=missing)
             rows.append(row(part, metric, name, figure))
-        defined = ~np.isnan(value[m])
-        overall = float(value[m, defined].mean()) if defined.any() else math.nan
-        # a finding that is undefined in the data is left out of every resample; one that is
-        # undefined in a resample only makes that resample undefined
-        spread = draws[m, defined].mean(axis=0) if defined.any() else np.empty(0)
         n = len(np.unique(patients[known.any(axis=1)]))
-        figure = interval(overall, spread, n=n, undefined=int((~defined).sum()))
-        rows.append(row(part, metric, MEAN, figure))
+        for label, wanted in ((MEAN, np.ones_like(supported)), (SUPPORTED, supported)):
+            kept = wanted & ~np.isnan(value[m])
+            overall = float(value[m, kept].mean()) if kept.any() else math.nan
+            # a finding that is undefined in the data is left out of every resample; one that is
+            # undefined in a resample only makes that resample undefined
+            spread = draws[m, kept].mean(axis=0) if kept.any() else np.empty(0)
+            figure = interval(overall, spread, n=n, undefined=int((~kept).sum()))
+            rows.append(row(part, metric, label, figure))
     return rows
+
+
+def _supported(
+    patients: Sequence[str], labels: Values, known: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Whether enough patients have the finding, and enough have it stated as absent."""
+    people = np.asarray(patients)
+    fewest = [
+        min(len(np.unique(people[stated & (label == side)])) for side in (0, 1))
+        for stated, label in zip(known.T, labels.T, strict=True)
+    ]
+    return np.array(fewest, dtype=int) >= SUPPORT

@@ -16,7 +16,7 @@ from penumbra.assess.calibrate import POOR_DICE, sample_voxels
 from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.bayes.temperature import apply_temperature, fit_temperature
 from penumbra.errors import DataError
-from penumbra.evaluate.expected import ExpectedScore, fit_expected
+from penumbra.evaluate.expected import ExpectedScore, fit_expected, from_record
 from penumbra.evaluate.overlap import confusion, dice, label_map
 from penumbra.evaluate.protocol import (
     ALL,
@@ -236,7 +236,7 @@ def _judge(cases: Sequence[ForeignCase], task: Task | None, fitted: Fitted, part
         judged.records.append(_record(case, scores[HEADLINE, ALL], fitted))
         expected = judged.records[-1].get("expected_dice")
         if expected is not None:
-            scores["expected_dice_error", ALL] = abs(expected["value"] - scores["dice", MEAN])
+            scores["expected_dice_error", MEAN] = abs(expected["value"] - scores["dice", MEAN])
         judged.scores.append(CaseScores(case.id, case.id, scores))
     return judged
 
@@ -262,10 +262,10 @@ def _record(case: _Read, uncertainty: float, fitted: Fitted) -> dict[str, Any]:
 
 def _fitted(path: Path) -> Fitted:
     tree = json.loads(path.read_text())
-    line = tree["expected_dice"]
+    line = from_record(tree["expected_dice"] or {})
     return Fitted(
         tree["temperature"],
         tree["review_above"],
-        None if line is None else ExpectedScore(**line),
+        line,
         tree["parts"],
     )

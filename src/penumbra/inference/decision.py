@@ -7,13 +7,17 @@ from typing import Literal
 import numpy as np
 
 from penumbra.bayes.mahalanobis import Strangeness
-from penumbra.trained import Calibration
+from penumbra.trained import Calibration, RankedBy
 
 Verdict = Literal["accept", "review", "reject"]
 
 UNSURE_SPREADS = 2.0
 """A finding this many posterior standard deviations from its threshold could fall either way."""
-NAMES = {"uncertainty": "uncertainty", "disagreement": "disagreement between draws"}
+NAMES: Mapping[RankedBy, str] = {
+    "disagreement": "disagreement between draws",
+    "uncertainty": "uncertainty",
+    "entropy": "mean entropy",
+}
 BROKEN_AGREEMENT = 0.5
 """Draws that share less than this mean Dice do not describe one segmentation."""
 
@@ -26,6 +30,7 @@ class Signs:
         uncertainty: mean epistemic variance in the predicted foreground, widened; None without a
             segmentation.
         disagreement: 1 - mean pairwise Dice of the draws' foregrounds, 0..1.
+        entropy: mean predictive entropy over the scan, in nats.
         empty: a segmentation was asked for and nothing was found.
         findings: finding -> (probability, posterior standard deviation).
         missing: channels that the model was trained with and the scan lacks.
@@ -42,12 +47,13 @@ class Signs:
     channels: int = 1
     notes: Sequence[str] = ()
     strangeness: Strangeness | None = None
+    entropy: float = 0.0
 
     def score(self, calibration: Calibration) -> float | None:
         """What ranks this case; None without a segmentation."""
-        if self.uncertainty is None or calibration.ranked_by == "uncertainty":
-            return self.uncertainty
-        return self.disagreement
+        if self.uncertainty is None:
+            return None
+        return float(getattr(self, calibration.ranked_by))
 
 
 @dataclass(frozen=True, slots=True)

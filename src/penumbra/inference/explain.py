@@ -49,10 +49,12 @@ class Attended:
         attention: mean composite map, in [0, 1].
         uncertainty: map 0 of a segmentation: epistemic variance of the voxel's class; else the
             variance of the map itself between draws.
+        findings: mean probability of each finding.
     """
 
     attention: Float[Tensor, "b m *space"]
     uncertainty: Float[Tensor, "b m *space"]
+    findings: Float[Tensor, "b f"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Explanation:
         maps: method -> one map per name, in [0, 1].
         uncertainty: of the attention, one map per name.
         u_ref: reference uncertainty per name; from the model, so that scans compare.
+        findings: probability of each finding, where in the case it is most probable.
         relevance: how much of the regions shown like this voxel's experts marked, on validation
             patients; none for a model that has seen no expert masks.
     """
@@ -74,6 +77,7 @@ class Explanation:
     maps: dict[Explainer, Float[Tensor, "m *space"]]
     uncertainty: Float[Tensor, "m *space"]
     u_ref: tuple[float, ...]
+    findings: tuple[float, ...]
     relevance: Float[Tensor, "m *space"] | None = None
 
 
@@ -121,6 +125,7 @@ def attend(network: Network, posterior: Bank, image: Float[Tensor, "b c *space"]
     if not len(network.gates):
         raise ConfigError("this model has no attention gates (attention.gates was false)")
     voxels, size = Moments("categorical"), (len(image), 1 + network.findings, *image.shape[2:])
+    findings = image.new_zeros(len(image), network.findings)
     mean, spread = image.new_zeros(size), image.new_zeros(size)
     features = posterior.encode(image)
     for t in range(len(posterior)):
@@ -131,10 +136,12 @@ def attend(network: Network, posterior: Bank, image: Float[Tensor, "b c *space"]
         spread = spread + delta * (maps - mean)
         if output.segmentation is not None:
             voxels.update(output.segmentation.float().softmax(1))
+        if output.findings is not None:
+            findings += output.findings.float().sigmoid() / len(posterior)
     uncertainty = spread / len(posterior)
     if network.classes:
         uncertainty[:, 0] = voxels.uncertainty().epistemic
-    return Attended(mean, uncertainty)
+    return Attended(mean, uncertainty, findings)
 
 
 def explain_images(
@@ -202,7 +209,7 @@ def explain_case(
     shape, rows = prepared.image.shape[1:], tuple(named)
     maps = {method: torch.zeros(len(rows), *shape) for method in methods}
     attention, doubt = torch.zeros(len(rows), *shape), torch.zeros(len(rows), *shape)
-    total = torch.zeros(shape)
+    total, stated = torch.zeros(shape), torch.zeros(len(model.task.findings))
     device = next(model.network.parameters()).device
     whole_body = torch.from_numpy(np.array(prepared.body))
     for window in windows(prepared, model.config):
@@ -212,6 +219,7 @@ def explain_case(
         body = (body.movedim(-1, 0) if window.stacked else body[None]).to(device)
         seen = attend(model.network, posterior, image)
         total[window.place] += window.weight
+        stated = torch.maximum(stated, seen.findings.amax(0).cpu())
         for k, row in enumerate(rows):
             attention[k][place] += window.laid(seen.attention[:, row]) * window.weight
             doubt[k][place] += window.laid(seen.uncertainty[:, row]) * window.weight
@@ -232,4 +240,5 @@ def explain_case(
     relevance = (
         None if table is None else calibrated(attention, over, torch.tensor(table), edges=Edges())
     )
-    return Explanation(tuple(named.values()), rows, maps, doubt, u_ref, relevance)
+    names, found = tuple(named.values()), tuple(stated.tolist())
+    return Explanation(names, rows, maps, doubt, u_ref, found, relevance)

@@ -41,7 +41,7 @@ def _write_nifti(
 ) -> list[Path]:
     if back.ndim == 4:  # NIfTI keeps classes and maps behind space
         back = np.moveaxis(back, 0, -1)
-    kept = back if back.dtype == np.uint8 else back.astype(np.float32)
+    kept = back if back.dtype == np.uint8 else back.astype(np.float32, copy=False)
     image = nibabel.Nifti1Image(kept, placed.file_affine)
     image.header.set_xyzt_units("mm")
     return [_save(out / f"{name}.nii.gz", lambda part: nibabel.save(image, part))]

@@ -1,4 +1,4 @@
-"""Two channels on one picture: attention as color, its uncertainty as hatching.
+"""Two channels on one picture: attention as color and outline, its uncertainty as hatching.
 
 A second color on top of a first cannot be read apart, least of all by a color-blind reader;
 texture can. Orange and blue are Okabe and Ito's, told apart under every common color blindness.
@@ -10,6 +10,7 @@ import io
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
 
 ATTENTION = (230, 159, 0)
 DOUBT = (0, 114, 178)
@@ -25,24 +26,31 @@ def overlay(
     doubt: Float[np.ndarray, "h w"] | None,
     *,
     scale: tuple[float, float],
+    color: tuple[int, int, int] = ATTENTION,
+    outline: float | None = None,
     aspect: float = 1.0,
 ) -> UInt8[np.ndarray, "rows columns 3"]:
-    """A picture of about ``SIDE`` pixels: gray image, orange attention, blue hatching.
+    """A picture of about ``SIDE`` pixels: gray image, colored map, outline, blue hatching.
 
     Args:
         gray: image in display units.
         doubt: uncertainty over u_ref; none draws no hatching.
-        scale: attention that gets no color and full color; values beyond are clipped.
+        scale: values of the map that get no color and full color; those beyond are clipped.
+        outline: share of the scale along which a white line is drawn.
         aspect: height of a pixel over its width.
     """
     size = _size(gray.shape, aspect)
     low, high = scale
-    share = np.clip((attention - low) / max(high - low, 1e-12), 0, 1)
-    weight = 0.75 * _resize(share, size)[..., None]
+    share = _resize(np.clip((attention - low) / max(high - low, 1e-12), 0, 1), size)
+    weight = 0.75 * share[..., None]
     ground = 255 * _resize(np.clip(gray, 0, 1), size)[..., None]
-    mixed = (1 - weight) * ground + weight * np.array(ATTENTION)
+    mixed = (1 - weight) * ground + weight * np.array(color)
     if doubt is not None:
         mixed[hatching(_resize(doubt, size))] = DOUBT
+    if outline is not None:
+        inside = share > outline
+        mixed[binary_dilation(inside, iterations=2) ^ inside] = (0, 0, 0)
+        mixed[inside ^ binary_erosion(inside, iterations=2, border_value=1)] = (255, 255, 255)
     return mixed.round().astype(np.uint8)
 
 
@@ -52,12 +60,6 @@ def hatching(doubt: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     rising = (row + column) % PERIOD < STROKE
     falling = (row - column) % PERIOD < STROKE
     return (rising & (doubt >= STEPS[0])) | (falling & (doubt >= STEPS[1]))
-
-
-def ramp(width: int = 160, height: int = 14) -> UInt8[np.ndarray, "rows columns 3"]:
-    """The legend of attention: on mid gray, from no color to full color."""
-    weight = 0.75 * np.linspace(0, 1, width)[None, :, None].repeat(height, 0)
-    return ((1 - weight) * 128 + weight * np.array(ATTENTION)).round().astype(np.uint8)
 
 
 def swatch(doubt: float, side: int = 28) -> UInt8[np.ndarray, "rows columns 3"]:

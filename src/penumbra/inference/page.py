@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -17,7 +17,6 @@ from skimage.segmentation import find_boundaries
 from penumbra.augment import to_display
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
-from penumbra.files import write_text
 
 COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
 EXPLAINED = {
@@ -30,41 +29,70 @@ COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#00
 SIDE = 320
 
 
-def write_page(
-    path: Path,
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture of the case; ``high`` is the value at full color, empty for the segmentation."""
+
+    name: str
+    rgb: UInt8[np.ndarray, "h w 3"]
+    aspect: float
+    explained: str = ""
+    high: str = ""
+
+    @property
+    def png(self) -> str:
+        """The picture as a data URL."""
+        return _png(self.rgb, self.aspect)
+
+
+def case_page(
     record: Mapping[str, Any],
     case: Prepared,
     arrays: Mapping[str, np.ndarray],
     config: Config,
-) -> Path:
-    """Write one self-contained page; nothing is fetched when it is opened.
+) -> str:
+    """One self-contained page; nothing is fetched when it is opened.
 
     Volumes show the axial slice with most segmented voxels (else most attention), patient's right
     on the left of the picture.
     """
-    labels = arrays.get("segmentation")
-    row = 0 if labels is not None else _strongest(record)
-    attention = arrays["attention"][row]
-    at = _slice(labels, attention)
+    labels, attention = arrays.get("segmentation"), _attention(record, arrays)
+    classes = record["task"]["classes"][1:]
+    legend = [(name, COLORS[k % len(COLORS)]) for k, name in enumerate(classes)]
+    context = {
+        "record": record,
+        "panels": panels(record, case, arrays, config),
+        "legend": legend,
+        "slice": _slice(labels, attention),
+    }
+    return render("case.html.j2", context)
+
+
+def panels(
+    record: Mapping[str, Any], case: Prepared, arrays: Mapping[str, np.ndarray], config: Config
+) -> list[Panel]:
+    """The outlined image, then each map over it."""
+    labels, attention = arrays.get("segmentation"), _attention(record, arrays)
+    at, aspect = _slice(labels, attention), _aspect(case)
     image = torch.from_numpy(np.array(_cut(case.image[0], at), dtype=np.float32))[None, None]
     display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
     gray = (255 * display[0, 0].numpy().clip(0, 1)).round().astype(np.uint8)
-    aspect = _aspect(case)
-    panels = []
     outlined = np.repeat(gray[..., None], 3, -1)
     if labels is not None:
         _outline(outlined, _cut(labels, at))
-    panels.append({"name": "segmentation" if labels is not None else "image"})
-    panels[0] |= {"png": _png(outlined, aspect), "explained": "", "high": ""}
+    shown = [Panel("segmentation" if labels is not None else "image", outlined, aspect)]
     for name in COLORMAPS:
         values = attention if name == "attention" else arrays.get(name)
         if values is not None:
-            panels.append(_panel(name, gray, _cut(values, at), aspect))
-    classes = record["task"]["classes"][1:]
-    legend = [(name, COLORS[k % len(COLORS)]) for k, name in enumerate(classes)]
-    context = {"record": record, "panels": panels, "legend": legend, "slice": at}
-    write_text(path, render("case.html.j2", context))
-    return path
+            shown.append(_panel(name, gray, _cut(values, at), aspect))
+    return shown
+
+
+def _attention(
+    record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> Float[np.ndarray, "*space"]:
+    """The map of the segmentation, else of the likeliest finding."""
+    return arrays["attention"][0 if "segmentation" in arrays else _strongest(record)]
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
@@ -113,14 +141,13 @@ def _outline(rgb: UInt8[np.ndarray, "h w 3"], labels: Integer[np.ndarray, "h w"]
 
 def _panel(
     name: str, gray: UInt8[np.ndarray, "h w"], values: Float[np.ndarray, "h w"], aspect: float
-) -> dict[str, str]:
+) -> Panel:
     high = max(float(np.percentile(values, 99.5)), 1e-6)
     share = np.clip(values / high, 0, 1)
     color = matplotlib.colormaps[COLORMAPS[name]](share)[..., :3]
     weight = np.clip(0.1 + 0.9 * share, 0, 0.9)[..., None]
     mixed = (1 - weight) * gray[..., None] + 255 * weight * color
-    png = _png(mixed.round().astype(np.uint8), aspect)
-    return {"name": name, "explained": EXPLAINED[name], "png": png, "high": f"{high:.2g}"}
+    return Panel(name, mixed.round().astype(np.uint8), aspect, EXPLAINED[name], f"{high:.2g}")
 
 
 def _png(rgb: UInt8[np.ndarray, "h w 3"], aspect: float) -> str:

@@ -9,15 +9,15 @@ from pathlib import Path
 from penumbra import __version__, jobs, progress, trained
 from penumbra.config.schema import Draws
 from penumbra.data.store import fingerprint
-from penumbra.errors import DataError, PenumbraError
+from penumbra.errors import DataError, PenumbraError, WriteError
 from penumbra.files import locked
-from penumbra.inference.case import predict_case
+from penumbra.inference.case import predict, write_prediction
+from penumbra.inference.channels import case_of
 from penumbra.inference.triage import write_triage
 from penumbra.jobs import On
 from penumbra.trained import Trained
-from penumbra.types import Case, Task
+from penumbra.types import Case
 
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
 SCANS_PER_JOB = 16
 """Scans for which a process of its own is worth loading the libraries and the model."""
 
@@ -56,6 +56,7 @@ def predict_scans(
     Raises:
         DataError: no model in ``run``, two scans share a name, another process is at work in
             ``out``, or some scans do not fit (all others are predicted first).
+        WriteError: ``out`` cannot be written; what is there stays.
     """
     model = trained.load(run)
     cases = [case_of(scan, model.task) for scan in scans]
@@ -104,9 +105,15 @@ def _each(
         try:
             origin = _origin(maker, case, draws or model.config.evaluate.draws)
             done = _already(out / f"{case.id}.json", origin)
-            yield done or predict_case(model, case, out, draws=draws, origin=origin), None
+            yield done or _written(model, case, out, draws, origin), None
+        except WriteError:
+            raise
         except PenumbraError as error:
             yield [], str(error)
+
+
+def _written(model: Trained, case: Case, out: Path, draws: Draws | None, origin: str) -> list[Path]:
+    return write_prediction(predict(model, case, draws=draws), out, origin=origin)
 
 
 def _batches(
@@ -143,46 +150,3 @@ def _refuse_twins(cases: Sequence[Case]) -> None:
         if case.id in seen:
             raise DataError(f"{case.id}: two scans have this name; predict them into two folders")
         seen.add(case.id)
-
-
-def case_of(scan: Path, task: Task) -> Case:
-    """The files of an unlabelled case, matched to the task's channels by name.
-
-    Raises:
-        DataError: the scan has none of the channels, or one file could be several.
-    """
-    name = scan.name
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
-    files = sorted(scan.iterdir()) if scan.is_dir() else [scan]
-    matched = {c: f for c in task.channels for f in files if _is_channel(f, c)}
-    if not matched and len(task.channels) == 1:
-        matched = {task.channels[0]: _only(files, scan)}
-    if not matched:
-        raise DataError(
-            f"{scan}: none of the channels {', '.join(task.channels)} is there; name the files "
-            f"like {name}_{task.channels[0]}.nii.gz, in one folder per case"
-        )
-    return Case(id=name, patient=name, images=matched)
-
-
-def _is_channel(path: Path, channel: str) -> bool:
-    stem = path.name.lower()
-    for suffix in SUFFIXES:
-        stem = stem.removesuffix(suffix)
-    return stem.endswith((f"_{channel}", f"-{channel}")) or stem == channel
-
-
-def _only(files: list[Path], scan: Path) -> Path:
-    """The one image of a single-channel scan; a DICOM folder is read as a whole."""
-    images = [f for f in files if f.name.lower().endswith(SUFFIXES) and not _is_dicom(f)]
-    if scan.is_dir() and not images:
-        return scan
-    if len(images) > 1:
-        listed = ", ".join(f.name for f in images[:5])
-        raise DataError(f"{scan}: holds {len(images)} images ({listed}); name one of them")
-    return images[0] if images else scan
-
-
-def _is_dicom(path: Path) -> bool:
-    return path.suffix.lower() == ".dcm"

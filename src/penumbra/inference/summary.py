@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer
 
 from penumbra.bayes.mahalanobis import Strangeness
 from penumbra.data.preprocess import Prepared
-from penumbra.evaluate.expected import ExpectedScore
+from penumbra.evaluate.expected import from_record
 from penumbra.evaluate.selective import aggregate
 from penumbra.inference.decision import Decision, Signs, decide
 from penumbra.inference.maps import CaseMaps
@@ -87,12 +87,9 @@ def _segmentation(maps: CaseMaps, signs: Signs, model: Trained) -> dict[str, Any
 def _trust(signs: Signs, model: Trained) -> dict[str, Any]:
     """Expected Dice and strangeness, each where the model folder can tell."""
     trust: dict[str, Any] = {}
-    score, line = signs.score(model.calibration), model.calibration.expected_dice
-    if line and score is not None:
-        expected = ExpectedScore(
-            line["intercept"], line["slope"], line["error"], int(line["cases"])
-        )
-        trust["expected_dice"] = expected.of(score)
+    score, line = signs.score(model.calibration), from_record(model.calibration.expected_dice)
+    if line is not None and score is not None:
+        trust["expected_dice"] = line.of(score)
     if signs.strangeness is not None:
         p_value = signs.strangeness.p_value
         trust["out_of_distribution"] = {**asdict(signs.strangeness), "p_value": p_value}
@@ -152,6 +149,7 @@ def _signs(
     return Signs(
         uncertainty=uncertainty,
         disagreement=maps.disagreement,
+        entropy=0.0 if maps.voxels is None else float(maps.voxels.entropy_nats.mean()),
         empty=labels is not None and not (labels > 0).any(),
         findings=spreads,
         missing=case.missing,

@@ -15,7 +15,7 @@ from penumbra.files import write_text
 from penumbra.inference.page import render
 from penumbra.inference.records import read_summaries
 
-RANKED_BY = ("uncertainty/disagreement", "uncertainty/epistemic/region")
+RANKED_BY = ("uncertainty/trust", "uncertainty/disagreement", "uncertainty/epistemic/region")
 """Columns of ``cases.csv``; the first that varies is what the review limit was chosen on."""
 POOR_DICE = 0.5
 """A held-out case below this mean Dice counts as an error, as when the limit was chosen."""

@@ -1,12 +1,14 @@
 """What the network sees of a case, in turn: slices in batches, blended windows, or large tiles.
 
-Blended windows have the size of a training patch and overlap by half. Tiles keep their core and see
-a halo of context around it, so every voxel is computed once: several times cheaper. A group norm's
-statistics are those of its field of view, so a tile is exact only where it spans the whole volume;
-elsewhere it sees other statistics than a training patch did (docs/results/posterior-cost.md).
+Blended windows have the size of a training patch and overlap by half. Tiles are as large as memory
+allows, keep their core and see a halo of context around it: several times cheaper. Where one tile
+spans the volume it is the network's exact answer to the whole scan. Where it does not, its borders
+and its group norms' statistics are those of its own field of view, and it is an approximation; so
+is either way of a scan whose training patches were smaller (docs/results/posterior-cost.md).
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +28,10 @@ Slices = tuple[slice, ...]
 SLICES_PER_BATCH = 16
 OVERLAP = 0.5
 HALO = 16
-"""Voxels of context around a tile's core, and what its sides are multiples of."""
+"""Voxels of context around a tile's core; cores are multiples of it, in step with the encoder."""
+WHOLE_NUMBERS, TILE_NUMBERS = 2**26, 2**25
+"""Most numbers in the finest feature map of a volume that is seen whole, and of a tile of others:
+256 and 128 MiB; the larger the volume, the more of the memory is the maps' own."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,11 @@ def windows(
     prepared: Prepared, config: Config, *, how: Literal["blend", "tile"] = "blend"
 ) -> Iterator[Window]:
     """The windows of a case, in a fixed order; ``how`` says it of volumetric networks."""
-    image = torch.from_numpy(np.array(prepared.image, dtype=np.float32))
-    display = to_display(image[None], modality=config.modality, window_hu=config.data.window_hu)[0]
+    display = to_display(
+        torch.from_numpy(np.array(prepared.image, dtype=np.float32))[None],
+        modality=config.modality,
+        window_hu=config.data.window_hu,
+    )[0]
     shape, whole = display.shape[1:], (slice(None),) * (display.dim() - 1)
     one = torch.ones(())
     if len(shape) == 2:
@@ -70,7 +78,9 @@ def windows(
             stack = rearrange(display[..., batch], "c h w n -> n c h w")
             yield Window(stack, (*every, batch), every, whole, one, stacked=True)
     elif how == "tile":
-        size = tuple(_side(2 * p, n) for p, n in zip(config.data.patch, shape, strict=True))
+        size = tuple(shape)
+        if math.prod(shape) * config.model.widths[0] > WHOLE_NUMBERS:
+            size = tile_size(shape, voxels=TILE_NUMBERS // config.model.widths[0])
         halo = tuple(0 if s == n else HALO for s, n in zip(size, shape, strict=True))
         for tile in tiles(shape, window=size, halo=halo):
             yield Window(display[_all(tile.window)][None], tile.place, tile.core, whole, one)
@@ -96,7 +106,7 @@ def tiles(size: Sequence[int], *, window: Sequence[int], halo: Sequence[int]) ->
     """Windows whose cores cover a volume exactly once.
 
     A core is ``window - 2 halo`` long; at the volume's border it reaches the border, where there is
-    no context to wait for. Windows never leave the volume, and shrink to it where it is smaller.
+    no context to wait for. Windows end where the volume does.
 
     Raises:
         ValueError: the halo leaves no core.
@@ -109,20 +119,36 @@ def tiles(size: Sequence[int], *, window: Sequence[int], halo: Sequence[int]) ->
         yield Tile(seen, cores, places)
 
 
+def tile_size(shape: Sequence[int], *, voxels: int) -> tuple[int, ...]:
+    """Sides of equal tiles with a halo that hold at most ``voxels``; the whole volume if it fits.
+
+    The longest side is cut first. A volume so thin that no cut helps keeps its last size.
+    """
+    counts = [1] * len(shape)
+    while True:
+        size = tuple(_side(n, k) for n, k in zip(shape, counts, strict=True))
+        axis = int(np.argmax(size))
+        if math.prod(size) <= voxels or size[axis] <= 3 * HALO:
+            return size
+        counts[axis] += 1
+
+
+def _side(size: int, count: int) -> int:
+    """A window of ``count`` along an axis: an even share in steps of the halo, and two halos."""
+    if count == 1:
+        return size
+    share = -(-(size - 2 * HALO) // count)
+    return min(size, -(-share // HALO) * HALO + 2 * HALO)
+
+
 def _along(size: int, window: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
-    window = min(window, size)
     begin = 0
     while begin < size:
-        start = max(0, min(begin - halo, size - window))
-        stop = start + window
+        start = max(0, begin - halo)
+        stop = min(start + window, size)
         end = size if stop == size else stop - halo
         yield slice(start, stop), slice(begin - start, end - start), slice(begin, end)
         begin = end
-
-
-def _side(wanted: int, size: int) -> int:
-    """A tile's side: the whole axis, or enough for a core between two halos."""
-    return size if size <= wanted else min(size, max(wanted, 3 * HALO))
 
 
 def _cores(places: list[Slices]) -> list[Slices]:

@@ -1,13 +1,99 @@
 """Dense extensions for segmentation: local contrast and a light restoration head.
 
-Not part of the proposal's L_self; a study switches them on beside it. Both need to know which
-place of a view shows which place of the image, so they take features on a grid shared by both.
+Not part of the proposal's L_self; ``pretrain.dense`` and ``pretrain.restoration`` switch them on.
 """
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+from penumbra.augment.resample import resample
+from penumbra.nets.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the dense tasks must know of the views a and b.
+
+    Attributes:
+        positions_a: where every voxel of the view lies in the image, as ``resample`` wants it.
+        clean: both views before grey values changed and regions were hidden, in display units.
+        hidden: the hidden voxels of both views.
+    """
+
+    positions_a: Float[Tensor, "b *space dim"]
+    positions_b: Float[Tensor, "b *space dim"]
+    clean: Float[Tensor, "n c *space"]
+    hidden: Bool[Tensor, "n *space"]
+
+
+class DenseTask(nn.Module):
+    """A decoder to half resolution, on whose features both tasks work; thrown away afterwards.
+
+    Args:
+        widths: channels of the encoder's levels, finest first.
+        channels: of the image.
+        seed: of the first weights.
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], *, channels: int, dim: int, temperature: float, seed: int
+    ) -> None:
+        super().__init__()
+        widths = widths[1:] if len(widths) > 2 else widths
+        self.skipped = len(widths)  # levels of the encoder that the decoder uses, from the coarsest
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.decoder = Decoder(dim=dim, widths=widths)
+        generator = torch.Generator().manual_seed(seed)
+        self.restoration = Restoration(widths[0], channels, dim=dim, generator=generator)
+        self.temperature = temperature
+
+    def forward(
+        self, features: tuple[Tensor, ...], places: Places, *, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Losses ``dense`` and ``restoration`` of the features of both views, a before b."""
+        features = features[-self.skipped :]
+        stream = features[-1]
+        for level, skip in zip(self.decoder.levels, self.decoder.skips(features), strict=True):
+            stream = level(stream, skip)
+        a, b = stream.chunk(2)
+        grid, shown = matching(places.positions_a, places.positions_b, a.shape[2:])
+        dense = local_contrast(
+            a, resample(b, grid), shown, temperature=self.temperature, generator=generator
+        )
+        restored = self.restoration(stream, tuple(places.clean.shape[2:]))
+        loss = restoration_loss(restored, places.clean, places.hidden)
+        return {"dense": dense, "restoration": loss}
+
+
+def matching(
+    positions_a: Float[Tensor, "b *space dim"],
+    positions_b: Float[Tensor, "b *space dim"],
+    grid: torch.Size,
+    *,
+    rounds: int = 8,
+) -> tuple[Float[Tensor, "b *grid dim"], Bool[Tensor, "b *grid"]]:
+    """Where in view b every place of view a is seen, on a coarser ``grid``, and whether it is.
+
+    Solves ``P_b(y) = P_a(x)`` by the fixed point ``y <- y - (P_b(y) - P_a(x))``: a view's map is
+    the identity plus a displacement whose slope stays well below one, so every round shrinks the
+    error.
+    """
+    a, b = (positions.movedim(-1, 1) for positions in (positions_a, positions_b))
+    linear = "bilinear" if a.ndim == 4 else "trilinear"
+    wanted = functional.interpolate(a, size=grid, mode=linear, align_corners=True)
+    field = functional.interpolate(b, size=grid, mode=linear, align_corners=True)
+    at = wanted.clone()
+    for _ in range(rounds):
+        at = at - (resample(field, at.movedim(1, -1)) - wanted)
+    there = resample(field, at.movedim(1, -1))
+    side = 2 / max(max(grid) - 1, 1)
+    shown = (at.abs() <= 1).all(1) & ((there - wanted).abs() < side / 2).all(1)
+    return at.movedim(1, -1), shown
 
 
 def local_contrast(

@@ -17,6 +17,7 @@ def probe_scores(
     test: Iterable[Mapping[str, Tensor]],
     *,
     classes: int,
+    halves: Callable[[Tensor], Mapping[str, Tensor]] | None = None,
 ) -> dict[str, float]:
     """Balanced accuracies of kNN and linear probes for everything that the batches are labelled by.
 
@@ -30,6 +31,8 @@ def probe_scores(
         represent: images in display units -> features, e.g. ``SelfSupervised.represent``.
         train: batches of the loader with ``image`` in display units; other patients than ``test``.
         classes: number of segmentation classes with the background, 0 without a segmentation.
+        halves: parts of the features by name, e.g. ``ProtocolTask.halves``: ``linear/protocol
+            <name>`` says what each knows of the protocol.
     """
     x, known = _read(represent, train, classes)
     y, truth = _read(represent, test, classes)
@@ -43,7 +46,11 @@ def probe_scores(
         scores[f"knn/{what}"] = knn_probe(*sides).balanced_accuracy
         scores[f"linear/{what}"] = linear_probe(*sides).balanced_accuracy
         scores[f"chance/{what}"] = 1 / count
-    linear = [v for k, v in scores.items() if k.startswith("linear/") and k != "linear/protocol"]
+        if what == "protocol" and halves is not None:
+            for name, part in halves(x[a]).items():
+                probe = linear_probe(part, labels[a], halves(y[b])[name], truth[what][b])
+                scores[f"linear/protocol {name}"] = probe.balanced_accuracy
+    linear = [v for k, v in scores.items() if k.startswith("linear/") and "protocol" not in k]
     return scores | {"score": sum(linear) / len(linear) if linear else float("nan")}
 
 

@@ -13,11 +13,18 @@ from penumbra.pretrain.collapse import (
     variance_guard,
 )
 from penumbra.pretrain.contrastive import contrast, image_ids, nt_xent
+from penumbra.pretrain.dense import DenseTask, Places
 from penumbra.pretrain.gather import gather_rows, world
 from penumbra.pretrain.heads import seeded_mlp
 from penumbra.pretrain.protocol import LEAK_WEIGHT, ProtocolTask, accuracy, reversal_ramp
 from penumbra.pretrain.queue import KeyQueue, follow, frozen_copy
-from penumbra.pretrain.region import balanced_edges, bin_labels, region_loss, uniform_edges
+from penumbra.pretrain.region import (
+    balanced_edges,
+    bin_labels,
+    overlap_targets,
+    region_loss,
+    uniform_edges,
+)
 
 EMBEDDING = 128
 """Width of the contrasted embeddings."""
@@ -38,6 +45,8 @@ class SelfSupervised(nn.Module):
         seed: of the first weights of all heads.
         regions: number of region classes when ``forward`` receives its own region targets (organs,
             lung zones); none: ``region_bins ** dim`` position bins.
+
+    Set ``dense`` to a ``DenseTask`` before the first step to have its two extensions as well.
     """
 
     step: Tensor
@@ -76,6 +85,7 @@ class SelfSupervised(nn.Module):
             self.queue = KeyQueue(settings.queue, EMBEDDING)
             self.key_encoder = frozen_copy(encoder)
             self.key_projector = frozen_copy(self.projector)
+        self.dense: DenseTask | None = None
         self._new_keys: tuple[Tensor, Tensor] | None = None
         self._alive: tuple[dict[str, Tensor], int] | None = None
 
@@ -100,6 +110,8 @@ class SelfSupervised(nn.Module):
         protocol: Int[Tensor, "b *view"],
         patient: Int[Tensor, " b"],
         region: Tensor | None = None,
+        extent: Float[Tensor, "b 2 dim"] | None = None,
+        places: Places | None = None,  # beyond six, for the extensions
     ) -> dict[str, Tensor]:
         """Loss parts, their weighted sum ``total``, and monitors (detached); all scalars.
 
@@ -109,8 +121,11 @@ class SelfSupervised(nn.Module):
             protocol: acquisition class, -1 unknown. With an axis of two views, give -1 to a view
                 whose augmentation has changed the protocol.
             patient: -1 unknown.
-            region: targets that replace position bins: classes [b] (-1 unknown) or shares
-                [b, regions] (NaN unknown), the same for both views.
+            region: targets that replace position bins: classes [b] or [b, view] (-1 unknown), or
+                shares [b, regions] (NaN unknown).
+            extent: sides of both crops, body-normalised; then the targets are their shares of the
+                position bins.
+            places: which place of the views is which, for ``dense``.
 
         Raises:
             ValueError: positions have another number of axes than the region bins.
@@ -121,20 +136,31 @@ class SelfSupervised(nn.Module):
                 f"positions have {position.shape[-1]} axes, but the objective was built for "
                 f"dim={len(self.region_edges)}; slices of a volume have a position of three axes"
             )
-        pooled = self.represent(torch.cat([view_a, view_b]))
+        features = self.encoder(torch.cat([view_a, view_b]))
+        pooled = _pool(features[-1])
         anatomy = self.protocol.anatomy(pooled)
         z = self.projector(anatomy)
-        places = bin_labels(_per_view(position, batch, 1), self.region_edges)
+        centres = _per_view(position, batch, 1)
+        bins = bin_labels(centres, self.region_edges)
+        if region is not None:
+            target = _per_view(region, batch, int(region.is_floating_point()))
+        elif extent is not None:
+            target = overlap_targets(centres, _per_view(extent, batch, 1), self.region_edges)
+        else:
+            target = bins
         parts = {
-            "contrast": self._contrast(z, (view_a, view_b), self._groups(places, patient)),
+            "contrast": self._contrast(z, (view_a, view_b), self._groups(bins, patient)),
             "guard": variance_guard(z),
-            **self._region(anatomy, places if region is None else torch.cat([region, region])),
+            **self._region(anatomy, target),
             **self.protocol(
                 pooled,
                 _per_view(protocol, batch, 0),
                 reversal=reversal_ramp(int(self.step) / max(1, self.settings.steps)),
             ),
         }
+        if self.dense is not None and places is not None:
+            generator = torch.Generator().manual_seed(int(self.step))
+            parts |= self.dense(features, places, generator=generator)
         alive = monitors(z)
         self._alive = (alive, min(len(z) - 1, EMBEDDING))
         return {
@@ -165,19 +191,25 @@ class SelfSupervised(nn.Module):
     def _total(self, parts: dict[str, Tensor]) -> Tensor:
         total = parts["contrast"] + self.settings.variance_guard * parts["guard"]
         total = total + self.settings.region * parts["region"]
-        weights = {"protocol": 1.0, "protocol_adversary": 1.0, "protocol_leak": LEAK_WEIGHT}
+        weights = {
+            "protocol": self.settings.protocol,
+            "protocol_adversary": self.settings.unlearn,
+            "protocol_leak": self.settings.unlearn * LEAK_WEIGHT,
+            "dense": self.settings.dense,
+            "restoration": self.settings.restoration,
+        }
         for name, weight in weights.items():
             if name in parts:
-                total = total + self.settings.protocol * weight * parts[name]
+                total = total + weight * parts[name]
         return total
 
-    def _groups(self, places: Tensor, patient: Tensor) -> Tensor | None:
+    def _groups(self, bins: Tensor, patient: Tensor) -> Tensor | None:
         """One id per image for false negatives: same patient *and* same region of view a."""
         if self.settings.negatives == "all":
             return None
         regions = self.region_edges.shape[1] + 1
         regions = regions ** len(self.region_edges) + 1  # one more for unknown positions
-        group = patient * regions + places[: len(patient)] + 1
+        group = patient * regions + bins[: len(patient)] + 1
         return torch.where(patient >= 0, group, -1)
 
     def _contrast(self, z: Tensor, views: tuple[Tensor, Tensor], groups: Tensor | None) -> Tensor:

@@ -47,6 +47,12 @@ class ProtocolTask(nn.Module):
         """The part that predicts the protocol: the other half, or everything."""
         return pooled[:, self.anatomy_features :] if self.mode == "partition" else pooled
 
+    def halves(self, pooled: Float[Tensor, "n features"]) -> dict[str, Tensor]:
+        """Both parts by name, for probes; empty unless the features are parted."""
+        if self.mode != "partition":
+            return {}
+        return {"contrasted": self.anatomy(pooled), "predicting": self.acquisition(pooled)}
+
     def forward(
         self, pooled: Float[Tensor, "n features"], protocol: Int[Tensor, " n"], *, reversal: float
     ) -> dict[str, Tensor]:

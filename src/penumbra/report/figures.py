@@ -134,7 +134,7 @@ def training(log: Rows) -> list[Markup]:
         for key in sorted({key for line in lines for key in line}):
             panel, series = _panel(key), _series(lines, key) if _panel(key) else None
             if panel and series and series[0].size:
-                panels.setdefault(panel, {})[key.rpartition("/")[2]] = series
+                panels.setdefault(panel, {})[key.partition("/")[2] or key] = series
         for panel in PANELS:
             if panel in panels:
                 log_scale = panel == "losses"
@@ -142,14 +142,23 @@ def training(log: Rows) -> list[Markup]:
     return figures
 
 
-PANELS = ("losses", "accuracies", "representation", "shares of the gradient", "validation")
+PANELS = (
+    "losses",
+    "accuracies",
+    "representation",
+    "probes",
+    "shares of the gradient",
+    "validation",
+)
 
 
 def _panel(key: str) -> str | None:
     """Where a logged scalar is drawn; the rest of the log stays in the log."""
-    kind, _, name = key.rpartition("/")
+    kind, _, name = key.partition("/")
+    if kind == "val" and name.startswith(("knn/", "linear/", "chance/")):
+        return "probes"  # balanced accuracies read from the frozen encoder
     if kind == "val":
-        return None if name == "score" else "validation"
+        return None if name == "score" or "/" in name else "validation"
     if kind == "share":
         return "shares of the gradient"
     if key == "total":

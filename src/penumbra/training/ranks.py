@@ -3,10 +3,14 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+PATIENCE = timedelta(days=1)
+"""The others wait while the first prepares scans or validates; ``torchrun`` notices who is lost."""
 
 
 def place() -> tuple[int, int]:
@@ -29,7 +33,7 @@ def joined() -> Iterator[None]:
     gpu = torch.cuda.is_available() and local < torch.cuda.device_count()
     if gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if gpu else "gloo")
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:

@@ -31,10 +31,12 @@ class Wishes:
 
 @contextmanager
 def wishes(deadline: float | None) -> Iterator[Wishes]:
-    """SIGINT and SIGTERM let the running step finish and be saved."""
+    """SIGINT and SIGTERM let the step finish and be saved; a second SIGINT does not wait."""
     heard = Wishes(deadline)
 
     def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number in heard.signals:
+            raise KeyboardInterrupt
         heard.signals.append(number)
 
     if threading.current_thread() is not threading.main_thread():

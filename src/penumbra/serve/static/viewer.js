@@ -75,22 +75,24 @@ function fade(volume) {
   volume.colormapType = 2;
 }
 
-// Where to look first: the middle of the axial slice with most segmented voxels.
+// Where to look first: on the axial slice with most segmented voxels, the one nearest their middle.
 function fullest(layers) {
   const k = layers.findIndex((layer) => layer.name === "segmentation");
   if (k < 0) return [0.5, 0.5, 0.5];
   const volume = nv.volumes[k + 1], labels = volume.img2RAS(), [, nx, ny, nz] = volume.dimsRAS;
-  let best = 0, place = [0.5, 0.5, 0.5];
+  let most = [];
   for (let z = 0; z < nz; z++) {
-    let count = 0, sumX = 0, sumY = 0;
+    const found = [];
     for (let y = 0, i = z * nx * ny; y < ny; y++) {
-      for (let x = 0; x < nx; x++, i++) if (labels[i]) { count++; sumX += x; sumY += y; }
+      for (let x = 0; x < nx; x++, i++) if (labels[i]) found.push([x, y, z]);
     }
-    if (count <= best) continue;
-    best = count;
-    place = [(sumX / count + 0.5) / nx, (sumY / count + 0.5) / ny, (z + 0.5) / nz];
+    if (found.length > most.length) most = found;
   }
-  return place;
+  if (!most.length) return [0.5, 0.5, 0.5];
+  const middle = [0, 1].map((axis) => most.reduce((sum, v) => sum + v[axis], 0) / most.length);
+  const off = (v) => Math.hypot(v[0] - middle[0], v[1] - middle[1]);
+  const [x, y, z] = most.reduce((best, v) => (off(v) < off(best) ? v : best));
+  return [(x + 0.5) / nx, (y + 0.5) / ny, (z + 0.5) / nz];
 }
 
 function describe(record) {

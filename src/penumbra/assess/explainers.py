@@ -1,0 +1,45 @@
+"""Every explainer of one run on its annotated test patients: ``evaluation/explanations.json``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from penumbra import trained
+from penumbra.assess.attention import count_attention
+from penumbra.assess.explanations import compare
+from penumbra.assess.pictures import pictures
+from penumbra.assess.sanity import STAGES, randomization
+from penumbra.attend.reliability import calibration_error, merge, table
+from penumbra.evaluate.protocol import summarise, to_json
+from penumbra.files import write_text
+from penumbra.ground import data_folder, prepare
+from penumbra.inference.explain import Explainer
+
+RANDOMIZED = 4
+"""Pictures on which weights are randomized: their maps are drawn once per stage."""
+
+
+def judge_explainers(run: Path, methods: Sequence[Explainer], *, data: Path | None = None) -> Path:
+    """Localization, faithfulness, randomization and reliability; thresholds are from validation.
+
+    Raises:
+        DataError: no model in ``run``, or no validation or test case with an expert's mask.
+    """
+    model = trained.load(run)
+    ground = prepare(model.config, data_folder(run, data), run)
+    test, val = ground.parts["test"], ground.parts["val"]
+    scores = compare(model, ground.store, test, methods, tuning=val)
+    settings = model.config.evaluate
+    rows = summarise(scores, part="test", samples=settings.bootstrap, seed=model.config.seed)
+    record = json.loads(to_json(rows))
+    judged = pictures(model, ground.store, test)[:RANDOMIZED]
+    record["randomized"] = {"stages": STAGES, "ssim": randomization(model, judged, methods)}
+    record["reliability"] = {}
+    for name, corrected in (("attention", False), ("relevance", True)):
+        counts = merge(count_attention(model, ground.store, test, corrected=corrected).values())
+        cells = [asdict(cell) for cell in table(counts)]
+        record["reliability"][name] = {"error": calibration_error(counts), "cells": cells}
+    path = run / "evaluation" / "explanations.json"
+    write_text(path, json.dumps(record, indent=1))
+    return path

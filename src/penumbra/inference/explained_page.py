@@ -1,0 +1,131 @@
+"""An explanation on one page: what was stated, where the evidence lies, how sure the map is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from penumbra.augment import to_display
+from penumbra.data.preprocess import Prepared
+from penumbra.files import write_text
+from penumbra.inference.explain import Explanation
+from penumbra.inference.overlay import ATTENTION, DOUBT, STEPS, data_url, overlay, swatch
+from penumbra.inference.page import render
+from penumbra.trained import Trained
+
+TITLES = {
+    "attention": "Attention",
+    "modulated": "Attention, dimmed by its uncertainty",
+    "grad_cam": "Grad-CAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "integrated_gradients": "Integrated gradients",
+    "smooth_grad": "SmoothGrad",
+    "occlusion": "Occlusion",
+    "centre_prior": "Center prior",
+    "organ_prior": "Body prior",
+}
+NOTES = {
+    "attention": "what the gates let through; hatched where it is uncertain",
+    "modulated": "what a reader should look at first",
+    "centre_prior": "looks at no network",
+    "organ_prior": "looks at no network",
+}
+BARS_MM = (100, 50, 20, 10)
+"""Lengths of the scale bar; the longest that takes at most 40 % of the picture."""
+
+
+def write_explained(
+    path: Path, record: Mapping[str, Any], found: Explanation, case: Prepared, model: Trained
+) -> Path:
+    """Write one self-contained page; nothing is fetched when it is opened."""
+    context = {
+        "record": record,
+        "structures": [_structure(found, k, case, model) for k in range(len(found.names))],
+        "swatches": [(share, data_url(swatch(share))) for share in STEPS],
+        "threshold": f"{model.calibration.attention_threshold:.2f}",
+        "attention": _css(ATTENTION),
+        "doubt": _css(DOUBT),
+    }
+    write_text(path, render("explanation.html.j2", context))
+    return path
+
+
+def over_reference(found: Explanation) -> Float[np.ndarray, "m *space"]:
+    """Uncertainty of the attention as a multiple of its reference."""
+    reference = np.reshape(found.u_ref, (-1, *[1] * (found.uncertainty.ndim - 1)))
+    return (found.uncertainty.numpy() / reference).astype(np.float32)
+
+
+def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> dict[str, Any]:
+    first = next(iter(found.maps.values()))[k].numpy()
+    at = None if first.ndim == 2 else int(np.argmax((first - first.mean()).clip(0).sum((0, 1))))
+    gray, spacing = _display(_cut(case.image[0], at), model), case.spacing_mm
+    aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
+    whole = over_reference(found)[k]
+    doubt = _cut(whole, at)
+
+    def panel(title: str, picture: UInt8[np.ndarray, "h w 3"], **more: str) -> dict[str, str]:
+        return {"title": title, "note": "", "low": "", "high": "", "png": data_url(picture)} | more
+
+    plain = np.zeros_like(gray)
+    panels = [panel("Image", overlay(gray, plain, None, scale=(0.0, 1.0), aspect=aspect))]
+    for method, maps in found.maps.items():
+        shown, ours = maps[k].numpy(), method == "attention"
+        scale = (float(shown.min()), float(shown.max()))
+        picture = overlay(
+            gray,
+            _cut(shown, at),
+            doubt if ours else None,
+            scale=scale,
+            outline=model.calibration.attention_threshold if ours else None,
+            aspect=aspect,
+        )
+        low, high = (f"{end:.2g}" for end in scale)
+        note = NOTES.get(method, "")
+        panels.append(panel(TITLES[method], picture, note=note, low=low, high=high, color="a"))
+        if ours:
+            top = max(1.0, float(whole.max()))
+            picture = overlay(gray, doubt, None, scale=(0.0, top), color=DOUBT, aspect=aspect)
+            more = {"low": "0", "high": f"{top:.2g} of the reference", "color": "d"}
+            panels.append(panel("Uncertainty of the attention", picture, **more))
+    if found.relevance is not None:
+        shown = found.relevance[k].numpy()
+        top = max(float(shown.max()), 1e-6)
+        picture = overlay(gray, _cut(shown, at), None, scale=(0.0, top), aspect=aspect)
+        note = "share of validation regions shown alike that experts had marked"
+        more = {"note": note, "low": "0", "high": f"{top:.2g}", "color": "a"}
+        panels.insert(2, panel("How often this was right", picture, **more))
+    stated = dict(zip(model.task.findings, found.findings, strict=True)).get(found.names[k])
+    return {
+        "name": found.names[k],
+        "probability": None if stated is None else f"{stated:.2f}",
+        "u_ref": f"{found.u_ref[k]:.2g}",
+        "unsure": f"{100 * float((doubt >= STEPS[0]).mean()):.0f}",
+        "slice": at,
+        "bar": None if at is None else _bar(gray.shape[1] * spacing[0]),
+        "panels": panels,
+    }
+
+
+def _display(image: Float[np.ndarray, "h w"], model: Trained) -> Float[np.ndarray, "h w"]:
+    stored, settings = torch.from_numpy(np.array(image, np.float32))[None, None], model.config
+    display = to_display(stored, modality=settings.modality, window_hu=settings.data.window_hu)
+    return display[0, 0].numpy()
+
+
+def _cut(array: np.ndarray, at: int | None) -> np.ndarray:
+    """Anterior up, the patient's right on the left."""
+    return np.asarray(array) if at is None else np.asarray(array[::-1, ::-1, at]).T
+
+
+def _bar(width_mm: float) -> tuple[int, str] | None:
+    """Length in mm of the scale bar and its share of the width in %."""
+    fits = [mm for mm in BARS_MM if mm <= 0.4 * width_mm]
+    return (fits[0], f"{100 * fits[0] / width_mm:.1f}") if fits else None
+
+
+def _css(color: tuple[int, int, int]) -> str:
+    return f"rgb{color}"
