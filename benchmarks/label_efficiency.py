@@ -57,9 +57,11 @@ def score(config: Config, ground: Ground, folder: Path, encoder: Path | None) ->
         tensors = pipeline._without_prefix(checkpoint.read(encoder)[0])
         assert adapt(tensors, network.encoder).share == 1
     population = Population(len(labelled), int(np.prod(config.data.patch)), ground.spacing_mm)
+    patches = Patches(ground.store, labelled, settings=config.data, seed=config.seed)
+    pipeline.standardize_findings(network, pipeline._images(patches, config))
     fit(
         Supervised(network, config, population),
-        Patches(ground.store, labelled, settings=config.data, seed=config.seed),
+        patches,
         pipeline._schedule(config, None),
         folder=folder,
         device=torch.device("cpu"),

@@ -19,7 +19,14 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    config.nav = [*(config.nav or []), {"API": [{room: f"api/{room}.md"} for room in _rooms()]}]
+    """The pages of results and of the API enter the navigation by themselves."""
+    nav = list(config.nav or [])
+    first = nav[-1]["Results"]
+    listed = {path for page in first for path in page.values()}
+    pages = sorted(Path(config.docs_dir, "results").glob("*.md"))
+    found = [path for page in pages if (path := f"results/{page.name}") not in listed]
+    nav[-1] = {"Results": [*first, *found]}
+    config.nav = [*nav, {"API": [{room: f"api/{room}.md"} for room in _rooms()]}]
     return config
 
 

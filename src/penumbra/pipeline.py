@@ -20,7 +20,7 @@ from penumbra.config import Config, load, resolve
 from penumbra.data import split
 from penumbra.data.patches import Patches
 from penumbra.data.phantom import write_phantom
-from penumbra.errors import ConfigError, DataError
+from penumbra.errors import DataError
 from penumbra.files import locked
 from penumbra.ground import Ground, data_folder, device, prepare
 from penumbra.model import Network
@@ -32,12 +32,7 @@ from penumbra.trained import Trained
 from penumbra.training import ranks
 from penumbra.training.loop import Validate, fit
 from penumbra.training.schedule import Schedule
-from penumbra.training.selfsupervised import (
-    Pretraining,
-    protocol_classes,
-    region_classes,
-    typical_positions,
-)
+from penumbra.training.selfsupervised import begin
 from penumbra.training.start import standardize_findings
 from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality, Part
@@ -118,28 +113,13 @@ def _pretrain(config: Config, ground: Ground, out: Path, deadline: float | None)
     settings = config.pretrain
     network = _network(config, ground)
     samples = Patches(ground.store, ground.parts["train"], settings=config.data, seed=config.seed)
-    cuts = [samples[key] for key in range(POSITIONS)]
-    position, extent = (torch.stack([cut[k] for cut in cuts]) for k in ("position", "extent"))
-    if settings.regions == "lungs" and position.shape[1] != 2:
-        raise ConfigError("pretrain.regions: lungs needs radiographs; volumes have position bins")
-    if settings.regions == "organs" and not ground.store.task.classes:
-        raise ConfigError("pretrain.regions: organs needs segmentations; use position or lungs")
-    objective = SelfSupervised(
+    stage = begin(
         network.encoder,
-        features=config.model.widths[-1],
-        settings=settings,
-        protocols=protocol_classes(config, len(ground.store.protocols)),
-        dim=position.shape[1],
-        seed=config.seed,
-        regions=region_classes(config, ground.store.task),
-    )
-    objective.balance_regions(typical_positions(position, extent, config, ground.spacing_mm))
-    stage = Pretraining(
-        objective,
         config,
         task=ground.store.task,
+        protocols=len(ground.store.protocols),
+        cuts=[samples[key] for key in range(POSITIONS)],
         spacing_mm=ground.spacing_mm,
-        simulated=len(ground.store.protocols) < 2,
     )
     schedule = replace(
         _schedule(config, deadline),
@@ -154,7 +134,7 @@ def _pretrain(config: Config, ground: Ground, out: Path, deadline: float | None)
         schedule,
         folder=out / "pretrain",
         device=device(config),
-        validate=_if_wanted(config, lambda step: _probe(objective, samples, ground, config)),
+        validate=_if_wanted(config, lambda step: _probe(stage.module, samples, ground, config)),
     )
     encoder = out / "pretrain" / "encoder.safetensors"
     if ranks.is_first():

@@ -39,7 +39,7 @@ def test_an_mr_series_tells_field_and_sequence_and_a_film_its_view(series: Path)
 
 @pytest.mark.filterwarnings("ignore:End of file reached:UserWarning")  # pydicom's own
 def test_what_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
-    (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 40)
+    (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM")
     assert protocol_of(tmp_path / "broken.dcm", "ct") is None
     assert protocol_of(tmp_path / "absent.png", "xray") is None
 

@@ -181,4 +181,4 @@ def test_partition_keeps_the_protocol_out_of_the_contrasted_half() -> None:
     contrasted = linear_probe(task.anatomy(a), known, task.anatomy(b), truth).accuracy
     predicting = linear_probe(task.acquisition(a), known, task.acquisition(b), truth).accuracy
     assert predicting > 0.95
-    assert contrasted < predicting - 0.15
+    assert contrasted < predicting - 0.2

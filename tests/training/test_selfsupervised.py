@@ -7,13 +7,13 @@ import torch
 
 from penumbra.augment import two_views
 from penumbra.config import Config, resolve
+from penumbra.errors import ConfigError
 from penumbra.nets.encoder import Encoder
-from penumbra.pretrain.objective import SelfSupervised
 from penumbra.training.loader import Batch
 from penumbra.training.selfsupervised import (
     Pretraining,
+    begin,
     protocol_classes,
-    region_classes,
     typical_positions,
     view_box,
 )
@@ -49,18 +49,15 @@ def batch(axes: int = 2, size: int = 6) -> Batch:
 
 def stage(settings: Config, *, axes: int = 2, protocols: int = 2) -> Pretraining:
     torch.manual_seed(0)
-    subject = task(settings.modality)
-    objective = SelfSupervised(
+    g = torch.Generator().manual_seed(0)
+    cuts = [{"position": torch.rand(axes, generator=g), "extent": torch.ones(axes)} for _ in "123"]
+    return begin(
         Encoder(1, dim=2, widths=(8, 8, 8)),
-        features=8,
-        settings=settings.pretrain,
-        protocols=protocol_classes(settings, protocols),
-        dim=axes,
-        seed=0,
-        regions=region_classes(settings, subject),
-    )
-    return Pretraining(
-        objective, settings, task=subject, spacing_mm=(4.0, 4.0), simulated=protocols < 2
+        settings,
+        task=task(settings.modality),
+        protocols=protocols,
+        cuts=cuts,
+        spacing_mm=(4.0, 4.0),
     )
 
 
@@ -75,6 +72,11 @@ def test_every_kind_of_region_is_named_and_learned(regions: str) -> None:
     assert float(parts["loss/region"].detach()) > 0
     if regions == "organs":
         assert subject.module.region_counts.tolist() == [6, 6]
+
+
+def test_regions_that_the_data_do_not_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match="lungs needs radiographs"):
+        stage(config(pretrain__regions="lungs"), axes=3)
 
 
 def test_slices_keep_the_position_of_their_axis() -> None:

@@ -1,15 +1,17 @@
 """Stage 1 (proposal 2.1): contrast, region and protocol on two views of every image."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from penumbra.augment import ACQUISITION, View, to_display, two_views
 from penumbra.augment.elastic import Warp
 from penumbra.augment.profile import profile_for
 from penumbra.config import Config
+from penumbra.errors import ConfigError
 from penumbra.pretrain.dense import DenseTask, Places
 from penumbra.pretrain.objective import SelfSupervised
 from penumbra.pretrain.region import lung_zones, majority_organ, without_leak
@@ -124,6 +126,42 @@ class Pretraining:
             self._display(torch.cat([a.clean, b.clean])),
             torch.cat([a.hidden, b.hidden]),
         )
+
+
+def begin(
+    encoder: nn.Module,
+    config: Config,
+    *,
+    task: Task,
+    protocols: int,
+    cuts: Sequence[Batch],
+    spacing_mm: tuple[float, ...],
+) -> Pretraining:
+    """The stage before its first step, its region bins balanced on what views will show.
+
+    Args:
+        protocols: how many the scans tell.
+        cuts: training patches, as many as make a fair sample of positions.
+
+    Raises:
+        ConfigError: the data have no regions of the kind that is asked for.
+    """
+    position, extent = (torch.stack([cut[k] for cut in cuts]) for k in ("position", "extent"))
+    if config.pretrain.regions == "lungs" and position.shape[1] != 2:
+        raise ConfigError("pretrain.regions: lungs needs radiographs; volumes have position bins")
+    if config.pretrain.regions == "organs" and not task.classes:
+        raise ConfigError("pretrain.regions: organs needs segmentations; use position or lungs")
+    objective = SelfSupervised(
+        encoder,
+        features=config.model.widths[-1],
+        settings=config.pretrain,
+        protocols=protocol_classes(config, protocols),
+        dim=position.shape[1],
+        seed=config.seed,
+        regions=region_classes(config, task),
+    )
+    objective.balance_regions(typical_positions(position, extent, config, spacing_mm))
+    return Pretraining(objective, config, task=task, spacing_mm=spacing_mm, simulated=protocols < 2)
 
 
 def region_classes(config: Config, task: Task) -> int | None:
