@@ -23,7 +23,15 @@ PAGES = [
 ]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 ELSEWHERE = ("view", "serve", "demo", "doctor")
-OTHERS = ("URL", "dicomweb", "dicom", "--predictions")
+OTHERS = (
+    "URL",
+    "dicomweb",
+    "dicom",
+    "series/",
+    "scans/*.zip",
+    "--predictions",
+    "--data.holdout_site",
+)
 SHORT = {
     "train.steps": 4,
     "pretrain.steps": 2,
@@ -44,7 +52,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def _needs_others(words: list[str]) -> bool:
-    """Whether a command needs a PACS, the reader's own program or another model's files."""
+    """Whether a command needs a PACS, the reader's own program, scans or sites."""
     return any("://" in w or w in OTHERS or w.startswith("mine:") for w in words)
 
 
@@ -83,13 +91,15 @@ def _small(words: list[str], finished: Path) -> list[str]:
         words += ["--size", "tiny"]
     if verb in cli._CONFIGURED and verb != "check":
         words += [word for name, value in SHORT.items() for word in (f"--{name}", str(value))]
+    if "--train.compile" in words:  # a minute of the compiler's time; tests/training has it
+        words[words.index("--train.compile") + 1] = "false"
     if verb in FEWER:
         words += ["--seeds", "1", "--fractions", "1", *FEWER[verb]]
     return words
 
 
 def _real(word: str, finished: Path) -> str:
-    if word in ("SCAN", "scan.nii.gz") or word.startswith("runs/demo/phantoms/"):
+    if word in ("SCAN", "SCANS/*", "scan.nii.gz") or word.startswith("runs/demo/phantoms/"):
         return str(next(p for p in sorted((finished / "DATA").iterdir()) if p.name[-1].isdigit()))
     borrowed = re.fullmatch(r"runs/\w+", word) and not (Path(word) / "config.yaml").exists()
     return str(finished / "run") if borrowed else word  # a run that the page has not made
