@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)  # a name may hold brackets
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -44,7 +44,7 @@ def bar(title: str, total: int, *, done: int = 0) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, completed=done, note="")

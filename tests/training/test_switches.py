@@ -1,9 +1,7 @@
 """Switches of a training that must not change what it learns: precision and compilation."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,7 +47,8 @@ def trained(
 def test_bfloat16_keeps_parameters_in_float32_and_nearly_the_losses(
     trained: Callable[..., tuple[list[float], dict[str, Tensor]]],
 ) -> None:
-    full, half = trained(), trained(train__precision="bfloat16")
+    smooth = {"bayes__posterior": "none", "adversarial__weight": 0.0}
+    full, half = trained(**smooth), trained(train__precision="bfloat16", **smooth)
     assert half[0] == pytest.approx(full[0], rel=0.1)
     assert half[0] != full[0]
     assert {t.dtype for k, t in half[1].items() if k.startswith("model/decoder")} == {torch.float32}
@@ -58,19 +57,18 @@ def test_bfloat16_keeps_parameters_in_float32_and_nearly_the_losses(
 def test_a_compiled_encoder_learns_the_same_and_is_saved_under_the_same_names(
     trained: Callable[..., tuple[list[float], dict[str, Tensor]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced and run without a code generator, which takes a minute and is torch's to test."""
+    """The code that torch would generate is torch's to test, and cannot hold our shape checks."""
     compiled: list[nn.Module] = []
     whole = nn.Module.compile
 
-    def without_generator(self: nn.Module, *arguments: Any, **options: Any) -> None:
+    def noted(self: nn.Module) -> None:
         compiled.append(self)
-        whole(self, *arguments, **options | {"backend": "eager"})
+        whole(self)
 
     plain = trained()
-    # The tracer would follow the checker of shapes into itself.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    monkeypatch.setattr(nn.Module, "compile", without_generator)
-    traced = trained(train__compile=True)
+    monkeypatch.setattr(nn.Module, "compile", noted)
+    with torch.compiler.set_stance("force_eager"):
+        switched = trained(train__compile=True)
     assert len(compiled) == 1
-    assert traced[0] == pytest.approx(plain[0], rel=1e-5)
-    assert traced[1].keys() == plain[1].keys()
+    assert switched[0] == plain[0]
+    assert switched[1].keys() == plain[1].keys()

@@ -40,7 +40,8 @@ class Samples:
         predicted = None if maps.voxels is None else label_map(maps.voxels.probability.numpy())
         reference = None if case.segmentation is None else np.asarray(case.segmentation)
         candidates = [reference, predicted, maps.attention[0].numpy()]
-        shown = next(a for a in candidates if a is not None and (a > 0).any())
+        seen = (a for a in candidates if a is not None and (a > 0).any())
+        shown = next(seen, np.asarray(case.image)[0])
         at = int(np.argmax((shown > 0.5).sum((0, 1)))) if shown.ndim == 3 else None
 
         def cut(array: np.ndarray) -> np.ndarray:
