@@ -153,6 +153,34 @@ def test_failure_is_the_lost_structure_and_not_the_share_of_voxels() -> None:
     background = torch.zeros((2, 2, 100))
     background[:, 0] = 1
     assert failure(background, labels).tolist() == [1.0, 0.0]
-    ranks = torch.tensor([[0.3, 0.1], [0.2, 0.1]])
-    findings = torch.tensor([[1.0, 0.0], [float("nan"), 0.0]])
+    ranks = torch.tensor([[0.3, 0.1], [0.4, 0.2]])  # the first finding is commoner than the second
+    findings = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert float(failure(ranks, findings)) == 0.5
+    findings = torch.tensor([[1.0, 0.0], [float("nan"), 1.0]])
     assert float(failure(ranks, findings)) == 0.0
+
+
+def test_an_underfitted_model_of_findings_is_destroyed_and_a_masked_one_is_not(
+    generator: torch.Generator,
+) -> None:
+    # Base rates dominate every probability; the image moves it a little, in the right direction.
+    base = torch.tensor([-3.0, -1.0])
+    image = torch.rand((6, 1, 4, 4), generator=generator)
+
+    def weak(x: torch.Tensor) -> torch.Tensor:
+        means = torch.stack([x[:, 0, :, :2].mean((1, 2)), x[:, 0, :, 2:].mean((1, 2))], 1)
+        return (base + 0.3 * (means - 0.5)).sigmoid()
+
+    def masked(x: torch.Tensor) -> torch.Tensor:
+        return weak((4 * x).round() / 4)
+
+    labels = (weak(image) > weak(image).median(0).values).float()
+    labels[0] = float("nan")  # a film about which nothing is stated
+    batch = {"image": image, "findings": labels}
+    plan = Plan(eps=(0.02,), ladder=Ladder(methods=("pgd",), steps=4), gates_eps=0.02)
+    held = {}
+    for model in (weak, masked):
+        result = robustness(one(model), [batch], plan=plan, display=lambda x: x)
+        held[model] = {gate.name for gate in result.gates if gate.passed}
+    assert {"a huge eps destroys the model", "gradients exist"} <= held[weak]
+    assert not {"a huge eps destroys the model", "gradients exist"} & held[masked]

@@ -34,7 +34,7 @@ METHODS: tuple[Method, ...] = ("noise", "fgsm", "pgd", "apgd")
 GATED = 2
 """Segmented probes that the gates run on; of radiographs as many as an AUC wants."""
 
-FINDINGS_GATED = 8
+FINDINGS_GATED = 16
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,11 @@ def _gates(
     draws: Draws, fresh: Draws | None, case: _Case, plan: Plan, chance: torch.Generator
 ) -> list[Gate]:
     image, labels, valid = next(case.chunks(plan.gates_images))
+    stated = (labels >= 0).flatten(1).any(1)  # an image without a label has no loss to attack
+    if not bool(stated.any()):
+        return []
+    image, labels = image[stated], labels[stated]
+    valid = None if valid is None else valid[stated]
 
     def failure_of(model: Draws) -> Callable[[Tensor], Tensor]:
         def of(x: Tensor) -> Tensor:
@@ -249,22 +254,23 @@ def _gates(
 def failure(probability: Tensor, labels: Tensor) -> Tensor:
     """What the gates watch, 0..1: 1 - Dice of each image's structures, or 1 - AUC of the batch.
 
-    The AUC is over all pairs of a present and an absent finding of the batch. Where nothing is
-    present, the share of what is answered wrongly.
+    The AUC is over all pairs of an image that has a finding and one that has not (never over two
+    findings: their base rates differ, whatever the image). Where there is no such structure or
+    pair, the share of what is answered wrongly.
 
     Example:
-        >>> failure(torch.tensor([[0.9, 0.2, 0.5]]), torch.tensor([[0.0, 1.0, 0.0]]))
+        >>> failure(torch.tensor([[0.9, 0.2], [0.5, 0.1]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
         tensor(1.)
     """
     if not labels.is_floating_point():
         present = (labels > 0).flatten(1).any(1)
         wrong = wrong_share(probability, labels)
         return torch.where(present, lost_dice(probability, labels), wrong)
-    positive, negative = probability[labels == 1], probability[labels == 0]
-    if not len(positive) or not len(negative):
+    pairs = (labels == 0)[:, None] & (labels == 1)[None]
+    if not bool(pairs.any()):
         return wrong_share(probability, labels)
-    gap = negative[:, None] - positive[None]
-    return (0.5 * (gap.sign() + 1)).mean()
+    gap = probability[:, None] - probability[None]
+    return (0.5 * (gap.sign() + 1))[pairs].mean()
 
 
 def _add(cell: Condition, draws: Tensor, case: _Case, score: Score) -> None:
