@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from penumbra.augment import to_display
 from penumbra.data.preprocess import Prepared
@@ -61,7 +61,7 @@ def over_reference(found: Explanation) -> Float[np.ndarray, "m *space"]:
 
 def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> dict[str, Any]:
     first = next(iter(found.maps.values()))[k].numpy()
-    at = None if first.ndim == 2 else int(np.argmax((first - first.mean()).clip(0).sum((0, 1))))
+    at = None if first.ndim == 2 else _telling(first, np.asarray(case.body))
     gray, spacing = _display(_cut(case.image[0], at), model), case.spacing_mm
     aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
     whole = over_reference(found)[k]
@@ -108,6 +108,12 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
         "bar": None if at is None else _bar(gray.shape[1] * spacing[0]),
         "panels": panels,
     }
+
+
+def _telling(shown: Float[np.ndarray, "x y z"], body: Bool[np.ndarray, "x y z"]) -> int:
+    """The slice whose most striking two hundredths of the body stand out most."""
+    inside = np.where(body, shown, shown.min())
+    return int(np.quantile(inside, 0.98, axis=(0, 1)).argmax())
 
 
 def _display(image: Float[np.ndarray, "h w"], model: Trained) -> Float[np.ndarray, "h w"]:
