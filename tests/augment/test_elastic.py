@@ -14,7 +14,7 @@ from penumbra.augment.resample import resample
 
 @pytest.mark.parametrize(
     ("shape", "spacing", "draws"),
-    [((32, 24), (3.0, 6.0), 10_000), ((10, 12, 8), (6.0, 5.0, 8.0), 2_000)],
+    [((32, 24), (3.0, 6.0), 10_000), ((10, 12, 8), (6.0, 5.0, 8.0), 10_000)],
 )
 @pytest.mark.parametrize("severity", [None, 5])
 def test_nothing_folds_in_ten_thousand_draws(
