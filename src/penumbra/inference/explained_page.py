@@ -29,7 +29,7 @@ TITLES = {
 }
 NOTES = {
     "attention": "what the gates let through; hatched where it is uncertain",
-    "modulated": "what a reader should look at first",
+    "modulated": "fainter where the posterior does not know",
     "centre_prior": "looks at no network",
     "organ_prior": "looks at no network",
 }
