@@ -33,6 +33,9 @@ NOTES = {
     "centre_prior": "looks at no network",
     "organ_prior": "looks at no network",
 }
+TOP = 2.0
+"""Uncertainty over its reference that gets full color; the same on every page."""
+
 BARS_MM = (100, 50, 20, 10)
 """Lengths of the scale bar; the longest that takes at most 40 % of the picture."""
 
@@ -62,10 +65,10 @@ def over_reference(found: Explanation) -> Float[np.ndarray, "m *space"]:
 def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> dict[str, Any]:
     first = next(iter(found.maps.values()))[k].numpy()
     at = None if first.ndim == 2 else _telling(first, np.asarray(case.body))
-    gray, spacing = _display(_cut(case.image[0], at), model), case.spacing_mm
+    there = next(k for k, name in enumerate(model.task.channels) if name not in case.missing)
+    gray, spacing = _display(_cut(case.image[there], at), model), case.spacing_mm
     aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
-    whole = over_reference(found)[k]
-    doubt = _cut(whole, at)
+    doubt = _cut(over_reference(found)[k], at)
 
     def panel(title: str, picture: UInt8[np.ndarray, "h w 3"], **more: str) -> dict[str, str]:
         return {"title": title, "note": "", "low": "", "high": "", "png": data_url(picture)} | more
@@ -87,9 +90,8 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
         note = NOTES.get(method, "")
         panels.append(panel(TITLES[method], picture, note=note, low=low, high=high, color="a"))
         if ours:
-            top = max(1.0, float(whole.max()))
-            picture = overlay(gray, doubt, None, scale=(0.0, top), color=DOUBT, aspect=aspect)
-            more = {"low": "0", "high": f"{top:.2g} of the reference", "color": "d"}
+            picture = overlay(gray, doubt, None, scale=(0.0, TOP), color=DOUBT, aspect=aspect)
+            more = {"low": "0", "high": f"{TOP:g} times the reference or more", "color": "d"}
             panels.append(panel("Uncertainty of the attention", picture, **more))
     if found.relevance is not None:
         shown = found.relevance[k].numpy()
