@@ -5,6 +5,7 @@ not given, so every film counts as its own.
 """
 
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,15 @@ from penumbra.types import Case, Cohort, Modality, Part, Task
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 CHANNEL = "radiograph"
-_BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,  # encrypted, or packed in a way that is not implemented
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 def recognises(root: Path) -> bool:
