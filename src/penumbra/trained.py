@@ -27,6 +27,9 @@ from penumbra.types import Task
 
 WEIGHTS, RECORD, FAMILIARITY = "model.safetensors", "model.json", "familiarity.safetensors"
 
+FORMAT = 2
+"""Of the weights: raised whenever a network would compute something else from the same ones."""
+
 RankedBy = Literal["disagreement", "uncertainty", "entropy"]
 """Disagreement between draws; mean epistemic variance around the predicted foreground; mean
 predictive entropy of the whole scan."""
@@ -90,6 +93,7 @@ class Trained:
         if self.familiarity is not None:
             checkpoint.save(folder / FAMILIARITY, self.familiarity)
         record = {
+            "format": FORMAT,
             "task": asdict(self.task),
             "config": self.config.model_dump(mode="json"),
             "calibration": asdict(self.calibration),
@@ -166,6 +170,12 @@ def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
     path = folder / RECORD
     try:
         record = json.loads(path.read_text())
+        written = record.get("format", 1)
+        if written != FORMAT:
+            raise DataError(
+                f"{path}: a model of format {written}, and this version computes format {FORMAT}: "
+                "its predictions would be wrong; train it again with `penumbra run`"
+            )
         task = TypeAdapter(Task).validate_python(record["task"])
         settings = config.validate(record["config"], source=str(path))
         calibration = TypeAdapter(Calibration).validate_python(record["calibration"])

@@ -111,7 +111,9 @@ class Bayes(Section):
         description="share of the steps trained deterministically before converting",
     )
     sigma0: float = Field(0.3, gt=0, description="initial posterior std over |weight|")
-    rho_lr_factor: float = Field(10.0, gt=0, description="learning rate of rho over that of mu")
+    rho_travel: float = Field(
+        2.0, ge=0, description="how far log sigma can move after the conversion, in nats"
+    )
     kl: float = Field(1.0, ge=0, description="lambda_KL while training; temper corrects it")
     estimator: Literal["weights", "local", "flipout"] = Field(
         "weights", description="reparameterisation used while training"

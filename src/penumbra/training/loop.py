@@ -39,7 +39,8 @@ class Stage(Protocol):
         """All that is trained, in one state dict."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for the optimizer; ``scale`` multiplies the scheduled learning rate."""
+        """Groups for the optimizer; ``scale`` multiplies the scheduled learning rate, unless the
+        group has a ``rate`` of its own, which maps a step to a learning rate."""
 
     def prepare(self, step: int) -> bool:
         """Change the module before ``step`` (warm start over); True: the parameters are new."""
@@ -144,7 +145,8 @@ class _Trainer:
         total, flag = ranks.sum_gradients(parameters, torch.stack([totals.float(), flag]))
         norm = nn.utils.clip_grad_norm_(parameters, self.schedule.clip_norm)
         for group in optimizer.param_groups:
-            group["lr"] = self.schedule.lr_at(step) * group.get("scale", 1.0)
+            rate = group.get("rate", self.schedule.lr_at)
+            group["lr"] = rate(step) * group.get("scale", 1.0)
         optimizer.step()
         self.stage.after_step(step)
         means = _means(logged) | {"total": total, "gradient_norm": norm}

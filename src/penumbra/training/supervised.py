@@ -6,6 +6,7 @@ Ramp: task and KL, then the adversarial term, then attention. Every term and, no
 share of the gradient is logged.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +73,19 @@ class Supervised:
         ]
         if rho:
             ordered = list(bayes.rho_parameters(self.module))
-            groups.append({"params": ordered, "scale": self.config.bayes.rho_lr_factor})
+            groups.append({"params": ordered, "rate": self._rho_rate})
         return groups
+
+    def _rho_rate(self, step: int) -> float:
+        """Rho's own learning rate: the scheduled one has all but ended when rho begins.
+
+        Adam moves a parameter by at most about its rate per step, so a cosine whose mean is
+        ``rho_travel`` over the steps left lets log sigma move that far, however few they are.
+        """
+        steps, settings = self.config.train.steps, self.config.bayes
+        left = max(1.0, steps * (1 - settings.warm_start))
+        share = min(1.0, max(0.0, 1 - (steps - step) / left))
+        return settings.rho_travel / left * (1 + math.cos(math.pi * share))
 
     def prepare(self, step: int) -> bool:
         """Convert the decoder and heads once the deterministic warm start is over.
