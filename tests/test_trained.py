@@ -51,6 +51,14 @@ def test_a_damaged_description_is_named(tmp_path: Path) -> None:
         trained.load(tmp_path)
 
 
+def test_a_model_of_another_format_is_refused_before_it_predicts_wrongly(tmp_path: Path) -> None:
+    model().save(tmp_path)
+    record = tmp_path / trained.RECORD
+    record.write_text(record.read_text().replace(f'"format": {trained.FORMAT}', '"format": 1'))
+    with pytest.raises(DataError, match="a model of format 1.*train it again"):
+        trained.load(tmp_path)
+
+
 def test_truncated_weights_are_named(tmp_path: Path) -> None:
     model().save(tmp_path)
     weights = tmp_path / trained.WEIGHTS

@@ -182,7 +182,7 @@ def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
         provenance = dict(record.get("provenance", {}))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no trained model here; train one with `penumbra run`") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{path}: not a model description ({reason})") from error
     try:

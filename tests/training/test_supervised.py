@@ -81,6 +81,16 @@ def test_the_total_is_the_sum_of_its_terms_and_has_a_gradient(task: Task) -> Non
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in rho)
 
 
+def test_rho_has_the_bayesian_phase_to_travel_however_late_it_begins() -> None:
+    for steps, warm_start in ((100, 0.75), (1000, 0.75), (400, 0.0)):
+        subject = stage(SEGMENTATION, config(train__steps=steps, bayes__warm_start=warm_start))
+        subject.prepare(round(steps * warm_start))
+        (rate,) = (group["rate"] for group in subject.parameter_groups() if "rate" in group)
+        travelled = sum(rate(step) for step in range(round(steps * warm_start), steps))
+        assert travelled == pytest.approx(subject.config.bayes.rho_travel, rel=0.05)
+        assert rate(steps - 1) < 0.01 * rate(round(steps * warm_start))
+
+
 def test_the_kl_term_is_divided_by_images_and_voxels() -> None:
     settings = config(bayes__warm_start=0.0)
     subject = stage(SEGMENTATION, settings)
