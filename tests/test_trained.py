@@ -55,7 +55,7 @@ def test_a_model_of_another_format_is_refused_before_it_predicts_wrongly(tmp_pat
     model().save(tmp_path)
     record = tmp_path / trained.RECORD
     record.write_text(record.read_text().replace(f'"format": {trained.FORMAT}', '"format": 1'))
-    with pytest.raises(DataError, match="a model of format 1.*train it again"):
+    with pytest.raises(DataError, match=r"a model of format 1.*train it again"):
         trained.load(tmp_path)
 
 

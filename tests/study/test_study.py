@@ -1,13 +1,16 @@
 """The matrix expands and resumes, rows are sealed, and verdicts follow from intervals."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from penumbra.config import resolve
 from penumbra.errors import ConfigError, DataError
+from penumbra.evaluate.selective import aurc
 from penumbra.evaluate.statistics import Interval, verdict
 from penumbra.study import matrix
 from penumbra.study.arms import ARMS, chosen
@@ -85,3 +88,20 @@ def test_tables_and_verdicts_are_rebuilt_from_rows_alone(tmp_path: Path) -> None
     assert found["label-efficiency"]["verdict"] == "supported"
     assert found["localization"]["verdict"] == "undecided"
     assert len(found) == 5
+
+
+def test_uncertainty_is_ranked_seed_by_seed(tmp_path: Path) -> None:
+    """A seed that is surer and worse than another must not spoil a ranking within each."""
+    expected = []
+    for seed in range(2):
+        made = row("ours", 1.0, seed, 0.5 * seed)
+        risk = 1 - np.array(made["cases"]["dice"])
+        expected.append(aurc(risk, risk))
+        unsure = [1 + 10 * seed - dice for dice in made["cases"]["dice"]]
+        made["cases"]["uncertainty/disagreement"] = unsure
+        write_row(tmp_path / "rows" / f"ours@1-s{seed}.json", made)
+    rebuild(tmp_path)
+    with (tmp_path / "tables" / "rankings.csv").open() as file:
+        found = {line["metric"]: float(line["value"]) for line in csv.DictReader(file)}
+    assert found["spearman"] == pytest.approx(1)
+    assert found["aurc"] == pytest.approx(np.mean(expected))

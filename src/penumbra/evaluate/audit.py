@@ -1,7 +1,7 @@
-"""Does uncertainty behave as its name says? Three checks of meaning, each with its interval.
+"""Does uncertainty behave as its name says? Its trend over levels, with an interval.
 
 Epistemic uncertainty must fall as labels are added and rise under shift; aleatoric uncertainty
-must follow the noise of the labels; and the two should not be one number under two names.
+must follow the noise of the labels.
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,11 +10,9 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
-from penumbra.evaluate.arrays import Array
 from penumbra.evaluate.selective import spearman
-from penumbra.evaluate.statistics import Interval, Verdict, bootstrap, by_repeating, verdict
+from penumbra.evaluate.statistics import Interval, Verdict, bootstrap, verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +50,3 @@ def trend(
     low, high = sorted((sign * correlation.low, sign * correlation.high))
     signed = replace(correlation, value=sign * correlation.value, low=low, high=high)
     return Trend(correlation, verdict(signed, threshold=np.nextafter(0.0, 1.0)))
-
-
-def rank_correlation(
-    a: Array,
-    b: Array,
-    groups: Sequence[Hashable] | None = None,
-    *,
-    samples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Spearman correlation over cases with a patient-bootstrap interval.
-
-    Epistemic against aleatoric: near 1 means that the two do not separate. Either against
-    1 - Dice: how well it ranks the cases by quality.
-    """
-    pairs = np.stack([np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)], axis=1)
-    return bootstrap(
-        pairs, groups, statistic=by_repeating(_spearman_of_rows), samples=samples, seed=seed
-    )
-
-
-def _spearman_of_rows(rows: NDArray[np.float64]) -> float:
-    return spearman(rows[:, 0], rows[:, 1])

@@ -1,13 +1,15 @@
 """One line per figure of a table: which arm, under what, its value and its interval."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from penumbra.evaluate.audit import rank_correlation
-from penumbra.evaluate.statistics import Interval, holm
+from penumbra.evaluate.selective import aurc, spearman
+from penumbra.evaluate.statistics import Interval, bootstrap, by_repeating, holm
 from penumbra.study.arms import SCALED
 from penumbra.study.claims import task_measure
 from penumbra.study.evidence import Evidence
@@ -15,6 +17,7 @@ from penumbra.study.results import Group, Measure, find, gain, summary
 
 SAMPLES = 2000
 Line = dict[str, Any]
+Array = NDArray[np.float64]
 SEGMENTATION = ("dice", "hd95_mm", "surface_dice", "ece", "brier", "nll", "attention/hit*")
 FINDINGS = ("auroc", "ece_findings", "attention/hit*")
 RESCALED = {"ece": "ece_scaled", "brier": "brier_scaled", "nll": "nll_scaled"} | {
@@ -89,13 +92,15 @@ def elsewhere(evidence: Evidence) -> list[Line]:
 
 
 def rankings(found: Sequence[Group], full: float) -> list[Line]:
-    """Spearman correlation of uncertainty with 1 - Dice: of cases, and structure by structure."""
+    """Spearman and AURC of uncertainty for 1 - Dice: of cases, and structure by structure."""
     lines = []
     for group in found:
         if group.fraction != full:
             continue
-        lines += [_ranked(group, "case", column, "dice") for column in RANKED_BY]
-        lines += [_ranked(group, x, ORGAN + x, f"dice_{x}") for x in _named(group, ORGAN)]
+        for column in RANKED_BY:
+            lines += _ranked(group, "case", column, "dice")
+        for name in _named(group, ORGAN):
+            lines += _ranked(group, name, ORGAN + name, f"dice_{name}")
     return known(lines)
 
 
@@ -186,15 +191,30 @@ def _named(group: Group, prefix: str) -> list[str]:
     )
 
 
-def _ranked(group: Group, what: str, column: str, score: str) -> Line:
-    rows = [
-        (case.get(column), 1 - case[score], case["patient"])
-        for row in group.rows
-        for case in row["cases"]
-        if case.get(column) is not None and case.get(score) is not None
-    ]
-    found = Interval(math.nan, math.nan, math.nan, 0)
-    if len({patient for *_, patient in rows}) >= FEWEST:
-        unsure, lost, patients = zip(*rows, strict=True)
-        found = rank_correlation(np.array(unsure), np.array(lost), patients, samples=200)
-    return line(group, group.arm, "spearman", found) | {"structure": what, "by": column}
+def _ranked(group: Group, what: str, column: str, score: str) -> list[Line]:
+    """How well ``column`` ranks cases by 1 - ``score``; seed by seed, then their mean."""
+    seeds = [{case["case"]: case for case in row["cases"]} for row in group.rows]
+    cases = {name: case["patient"] for seed in seeds for name, case in seed.items()}
+    unsure, reached = (
+        np.array([[_number(seed.get(c, {}).get(x)) for seed in seeds] for c in cases])
+        for x in (column, score)
+    )
+    table = np.concatenate([unsure, 1 - reached], axis=1)
+    figures: dict[str, Callable[[Array, Array], float]] = {"spearman": spearman, "aurc": aurc}
+    lines = []
+    for metric, figure in figures.items():
+        over_seeds = by_repeating(partial(_over_seeds, figure))
+        found = bootstrap(table, list(cases.values()), statistic=over_seeds, samples=200)
+        if found.n >= FEWEST:
+            made = line(group, group.arm, metric, found)
+            lines.append(made | {"structure": what, "by": column})
+    return lines
+
+
+def _over_seeds(figure: Callable[[Array, Array], float], table: Array) -> float:
+    unsure, lost = np.split(table, 2, axis=1)
+    return float(np.mean([figure(*pair) for pair in zip(unsure.T, lost.T, strict=True)]))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -20,7 +20,7 @@ TITLES = {
     "attacks": "Under attack; the radius is in display units.",
     "shifts": "Under graded shifts of the acquisition.",
     "elsewhere": "The same models at home and on another cohort.",
-    "rankings": "Spearman correlation of uncertainty with 1 - Dice.",
+    "rankings": "Spearman correlation of uncertainty with 1 - Dice, and area under risk-coverage.",
     "explanations": "Where maps point, and whether the network follows them.",
     "pairs": "Relative gain on the same patients; Wilcoxon's p, and Holm's.",
     "costs": "What a cell takes: parameters, and seconds of training and evaluation.",
