@@ -122,6 +122,7 @@ ARMS: dict[str, Arm] = {
             for head in ("segmentation", "findings")
         ),
         Arm("ours", "the whole method"),
+        Arm("ours-ensemble", "all seeds of the whole method together", {}, False, "ours"),
         Arm("ours-minus-ssl", "without pre-training", pretrained=False),
         Arm(
             "ours-minus-bayes",

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from penumbra import assess, pipeline, trained
 from penumbra.bayes.ensemble import Ensemble
 from penumbra.config import Config, resolve
@@ -136,6 +138,7 @@ def model_of(cell: Cell) -> Trained:
     ensemble = Ensemble([model.network for model in models])
     for name in ("classes", "findings"):
         setattr(ensemble, name, getattr(models[0].network, name))
+    ensemble.beta = torch.stack([model.network.beta.detach() for model in models]).mean(0)
     # ``Trained`` asks of a network what the bank and ``map_case`` ask of it, and no more.
     model = replace(models[0], network=ensemble.eval(), config=config)  # type: ignore[arg-type]
     fitted = cell.folder / FITTED
