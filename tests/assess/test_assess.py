@@ -130,7 +130,9 @@ def test_the_width_is_that_with_the_least_likelihood_loss_and_never_none(
     before = {k: v.clone() for k, v in model.network.state_dict().items()}
     width, table = assess.temper(model, store, list(store.indices("val")))
     try:
-        assert [row["width"] for row in table] == [0, *model.config.bayes.temper]
+        widths = [row["width"] for row in table]
+        assert {0, 1, width} <= {*widths} <= {0, *model.config.bayes.temper}
+        assert widths == sorted(widths)
         assert width == min(table[1:], key=lambda row: row["nll"])["width"]
         assert table[0]["epistemic_share"] == 0
         shares = [row["epistemic_share"] for row in table]
@@ -182,3 +184,17 @@ def test_the_score_that_ranked_validation_cases_best_is_chosen() -> None:
     assert chosen["review_above"] == pytest.approx(0.3)
     seen.case_uncertainty = [0.0] * 4
     assert seen.review(0.05)["ranked_by"] == "disagreement"
+
+
+@pytest.mark.parametrize(("best", "tried"), [(1.0, 3), (4.0, 3), (0.1, 5), (0.5, 4)])
+def test_widths_are_tried_downhill_from_the_trained_one(best: float, tried: int) -> None:
+    from penumbra.assess.temper import _descend
+
+    grid = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0]
+    rows = _descend(grid, lambda width: {"width": width, "nll": abs(width / best - 1)})
+        [0.1, 0.25, 0.5, 1.0, 2.0, 4.0], lambda w: {"width": w, "nll": abs(w / best - 1)}
+    )
+    assert min(rows, key=lambda row: row["nll"])["width"] == best
+    assert len(rows) == tried
+    (row,) = _descend([2.0], lambda w: {"width": w, "nll": 0.0})
+    assert row["width"] == 2

@@ -5,6 +5,7 @@ weights, and the posterior then stays as wide as its prior. Scaling the trained 
 looking at the likelihood of validation patients mends that at the price of a few predictions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,9 +36,10 @@ def temper(model: Trained, store: Store, indices: list[int]) -> tuple[float, Sco
     """Scale the posterior, in place, to the width with the least validation NLL.
 
     NLL is that of the averaged probabilities at their own best temperature, per voxel around
-    prediction and reference plus per finding, since that is what is published. The table says what
-    every width scored, width 0 (the mean weights) too: where all are alike, the posterior adds
-    nothing; where 0 is best, it harms. 0 is never chosen: it would have no epistemic part.
+    prediction and reference plus per finding, since that is what is published. The NLL falls to
+    one side of the width as trained, so only widths on the way down are tried. The table says what
+    each scored, width 0 (the mean weights) too: where all are alike, the posterior adds nothing;
+    where 0 is best, it harms. 0 is never chosen: it would have no epistemic part.
 
     Returns:
         The width, 1 where there is nothing to choose, and one row per width: ``width``, ``nll``,
@@ -50,13 +52,33 @@ def temper(model: Trained, store: Store, indices: list[int]) -> tuple[float, Sco
         return 1.0, []
     places: dict[int, np.ndarray] = {}
     with progress.bar("temper", 1 + len(grid)) as advance:
-        table = []
-        for width in (0.0, *grid):
-            table.append(_score(model, store, chosen, width, places))
+
+        def score(width: float) -> dict[str, float]:
+            row = _score(model, store, chosen, width, places)
             advance(f"width {width:g}")
-    best = min(table[1:], key=lambda row: row["nll"])
+            return row
+
+        mean_weights = score(0.0)
+        tried = _descend(sorted(grid), score)
+    best = min(tried, key=lambda row: row["nll"])
     widen(model.network, best["width"])
-    return best["width"], table
+    return best["width"], [mean_weights, *sorted(tried, key=lambda row: row["width"])]
+
+
+def _descend(widths: list[float], score: Callable[[float], dict[str, float]]) -> Scored:
+    """Walk from the width as trained to whichever side lowers the NLL, while it does."""
+    start = min(range(len(widths)), key=lambda i: abs(np.log(widths[i])))
+    tried = {start: score(widths[start])}
+    for side in (1, -1):
+        at = start
+        while 0 <= at + side < len(widths):
+            at += side
+            tried[at] = score(widths[at])
+            if tried[at]["nll"] >= tried[at - side]["nll"]:
+                break
+        if at != start and tried[start + side]["nll"] < tried[start]["nll"]:
+            break  # it fell on this side, so it rises on the other
+    return list(tried.values())
 
 
 def _score(
