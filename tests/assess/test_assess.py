@@ -192,8 +192,6 @@ def test_widths_are_tried_downhill_from_the_trained_one(best: float, tried: int)
 
     grid = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0]
     rows = _descend(grid, lambda width: {"width": width, "nll": abs(width / best - 1)})
-        [0.1, 0.25, 0.5, 1.0, 2.0, 4.0], lambda w: {"width": w, "nll": abs(w / best - 1)}
-    )
     assert min(rows, key=lambda row: row["nll"])["width"] == best
     assert len(rows) == tried
     (row,) = _descend([2.0], lambda w: {"width": w, "nll": 0.0})
