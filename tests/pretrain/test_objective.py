@@ -178,3 +178,14 @@ def test_the_momentum_copy_follows_and_the_queue_fills() -> None:
     assert int(model.queue.stored) == 16
     steps(model, optimizer, 1, 3)
     assert len(model.queue.contents()[0]) == 20
+
+
+def test_slices_that_no_loss_tells_apart_may_lie_together() -> None:
+    model = build(negatives="patient_aware")
+    views, labels = batch()
+    one = torch.zeros_like(labels["patient"])
+    for patient, apart in ((one, 1), (torch.arange(8), 7), (-torch.ones_like(one), 7)):
+        where = {"patient": patient, "position": torch.full_like(labels["position"], 0.5)}
+        model(*views, **labels | where)
+        assert model._alive is not None
+        assert model._alive[1] == apart

@@ -88,7 +88,8 @@ class CollapseWatch(nn.Module):
 
         Args:
             monitors: ``effective_rank`` and ``spread`` of the embeddings of this step.
-            ceiling: the highest rank that they could have, min(n - 1, d).
+            ceiling: the highest rank that they need have: min(n - 1, d), or less where the loss
+                tells fewer images apart.
 
         Raises:
             TrainingError: the embeddings hold NaN or infinity, or patience is over.

@@ -148,8 +148,9 @@ class SelfSupervised(nn.Module):
             target = overlap_targets(centres, _per_view(extent, batch, 1), self.region_edges)
         else:
             target = bins
+        groups = self._groups(bins, patient)
         parts = {
-            "contrast": self._contrast(z, (view_a, view_b), self._groups(bins, patient)),
+            "contrast": self._contrast(z, (view_a, view_b), groups),
             "guard": variance_guard(z),
             **self._region(anatomy, target),
             **self.protocol(
@@ -162,7 +163,9 @@ class SelfSupervised(nn.Module):
             generator = torch.Generator().manual_seed(int(self.step))
             parts |= self.dense(features, places, generator=generator)
         alive = monitors(z)
-        self._alive = (alive, min(len(z) - 1, EMBEDDING))
+        # What need not differ (slices of one patient at one height) may well lie together.
+        apart = batch if groups is None else len(groups[groups >= 0].unique()) + (groups < 0).sum()
+        self._alive = (alive, min(len(z) - 1, EMBEDDING, max(1, int(apart) - 1)))
         return {
             "total": self._total(parts),
             **parts,
