@@ -12,6 +12,7 @@ import numpy as np
 
 from penumbra.evaluate import faithfulness
 from penumbra.evaluate.statistics import Interval, crossed_bootstrap, verdict
+from penumbra.files import write_text
 from penumbra.inference.explain import EXPLAINERS, POST_HOC
 
 METRICS = (
@@ -52,8 +53,19 @@ def gain(cells: Cells, rivals: Cells, method: str, metric: str) -> tuple[str, In
         (m for m, table in tried.items() if not np.isnan(table).all()),
         key=lambda m: np.nanmean(tried[m]),
     )
-    ours, theirs = scores(cells, "test", method, metric), scores(rivals, "test", best, metric)
-    return best, crossed_bootstrap(ours - theirs, over=theirs)
+    return best, over(cells, rivals, (method, best), metric, part="test")
+
+
+def over(
+    cells: Cells, rivals: Cells, methods: tuple[str, str], metric: str, *, part: str
+) -> Interval:
+    """Relative gain of the first method in ``cells`` over the second in ``rivals``, seed by seed."""
+    seeds = {cell["seed"] for cell in cells} & {cell["seed"] for cell in rivals}
+    ours, theirs = (
+        scores([cell for cell in each if cell["seed"] in seeds], part, method, metric)
+        for each, method in zip((cells, rivals), methods, strict=True)
+    )
+    return crossed_bootstrap(ours - theirs, over=theirs)
 
 
 def repeatability(out: Path, cells: Cells) -> dict[str, float]:
@@ -79,46 +91,59 @@ def summary(out: Path) -> dict:
         )
         for key in keys
     }
-    record: dict = {"conditions": []}
+    record: dict = {"conditions": [], "chosen": {}}
     for (masks, direction), group in grouped.items():
         plain = grouped.get((False, "off"), group)
-        entry: dict = {"masks": masks, "direction": direction, "seeds": len(group)}
-        for part in ("val", "test"):
-            aurocs = [cell[f"{part}_auroc"].get("auroc", math.nan) for cell in group]
-            entry[f"{part}_auroc"] = [round(a, 3) for a in aurocs]
-            entry[part] = {
-                method: {
-                    metric: _short(crossed_bootstrap(table))
-                    for metric in METRICS
-                    if not np.isnan(table := scores(group, part, method, metric)).all()
-                }
-                for method in (*EXPLAINERS, "localizer")
-                if not np.isnan(scores(group, part, method, "hit")).all()
-            }
-        entry["gain"] = {}
-        for metric in CLAIMED:
-            for name, rivals in (("same network", group), ("plain network", plain)):
-                best, effect = gain(group, rivals, "attention", metric)
-                entry["gain"][f"{metric}, {name}"] = {
-                    "over": best,
-                    "gain": _short(effect),
-                    "verdict": verdict(effect, threshold=GAIN),
-                }
-        entry["randomized_ssim"] = {
-            m: np.mean([c["randomized"][m] for c in group], axis=0).round(2).tolist()
-            for m in group[0]["randomized"]
-        }
+        entry = {"masks": masks, "direction": direction} | condition(group, plain)
         if len(group) > 1:
-            entry["repeatability_ssim"] = {
-                m: round(v, 2) for m, v in repeatability(out, group).items()
-            }
+            alike = repeatability(out, group)
+            entry["repeatability_ssim"] = {m: round(v, 2) for m, v in alike.items()}
         record["conditions"].append(entry)
+    for masks in sorted({masks for masks, _ in keys}):
+        record["chosen"]["with masks" if masks else "no masks"] = max(
+            (direction for m, direction in keys if m == masks),
+            key=lambda d: np.nanmean(scores(grouped[masks, d], "val", "attention", "auprc")),
+        )
     return record
+
+
+def condition(group: Cells, plain: Cells) -> dict:
+    """One condition over its seeds; ``plain`` is the network without masks and L_att."""
+    entry: dict = {"seeds": len(group)}
+    for part in ("val", "test"):
+        entry[f"{part}_auroc"] = [round(cell[f"{part}_auroc"], 3) for cell in group]
+        entry[part] = {
+            method: {
+                metric: _short(crossed_bootstrap(table))
+                for metric in METRICS
+                if not np.isnan(table := scores(group, part, method, metric)).all()
+            }
+            for method in (*EXPLAINERS, "localizer")
+            if not np.isnan(scores(group, part, method, "hit")).all()
+        }
+    entry["gain"] = {}
+    for metric in CLAIMED:
+        for name, rivals in (("same network", group), ("plain network", plain)):
+            best, effect = gain(group, rivals, "attention", metric)
+            entry["gain"][f"{metric}, {name}"] = {
+                "over": best,
+                "gain": _short(effect),
+                "verdict": verdict(effect, threshold=GAIN),
+            }
+    entry["dimming_val"] = {
+        metric: _short(over(group, group, ("modulated", "attention"), metric, part="val"))
+        for metric in CLAIMED
+    }
+    entry["randomized_ssim"] = {
+        m: np.mean([c["randomized"][m] for c in group], axis=0).round(2).tolist()
+        for m in group[0]["randomized"]
+    }
+    return entry
 
 
 def print_table(out: Path) -> None:
     record = summary(out)
-    (out / "table.json").write_text(json.dumps(record, indent=1))
+    write_text(out / "table.json", json.dumps(record, indent=1))
     for entry in record["conditions"]:
         title = f"{'with' if entry['masks'] else 'no'} masks, L_att {entry['direction']}"
         print(f"\n== {title}: AUROC val {entry['val_auroc']}, test {entry['test_auroc']}")
@@ -129,7 +154,9 @@ def print_table(out: Path) -> None:
                 print(f"{method:22s}" + "".join(_cell(values.get(c)) for c in columns))
         for name, each in entry["gain"].items():
             print(f"gain in {name}: {each['gain']} over {each['over']}: {each['verdict']}")
+        print("gain of dimming by uncertainty, validation:", entry["dimming_val"])
         print("randomized", entry["randomized_ssim"], "seeds", entry.get("repeatability_ssim"))
+    print("\ndirection with the best AUPRC on validation:", record["chosen"])
 
 
 def _cell(values: Sequence[float] | None) -> str:

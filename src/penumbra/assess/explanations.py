@@ -4,7 +4,7 @@ Localization always stands beside faithfulness: maps that were trained to match 
 first without showing what the network uses.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -57,14 +57,38 @@ def compare(
     """
     judged, tuned = pictures(model, store, indices), pictures(model, store, tuning)
     shown, before = (draw_maps(model, each, methods, localizer) for each in (judged, tuned))
+    return judge_maps(model, judged, shown, thresholds(before, tuned))
+
+
+def thresholds(maps: Maps, tuned: Sequence[Picture]) -> dict[str, float]:
+    """Every method's own threshold, from maps of validation pictures."""
     masks = [each.mask for each in tuned]
-    thresholds = {m: localization.tune_threshold(maps, masks) for m, maps in before.items()}
+    return {m: localization.tune_threshold(drawn, masks) for m, drawn in maps.items()}
+
+
+def judge_maps(
+    model: Trained,
+    judged: Sequence[Picture],
+    maps: Maps,
+    cuts: Mapping[str, float],
+    *,
+    faithful: bool = True,
+) -> list[CaseScores]:
+    """``compare``, of maps that are drawn already, with the thresholds of each method.
+
+    Args:
+        faithful: ask for faithfulness too, which takes two dozen passes per map.
+    """
     scores: list[dict[tuple[str, str], float]] = [{} for _ in judged]
     with progress.bar("judge explanations", len(judged)) as advance:
         for k, each in enumerate(judged):
-            for method, maps in shown.items():
-                values = judge(model, each, maps[k], threshold=thresholds[method])
-                if method == "attention":
+            for method, drawn in maps.items():
+                values = localization.score(
+                    drawn[k], each.mask, spacing_mm=each.spacing_mm, threshold=cuts[method]
+                )
+                if faithful:
+                    values |= _erasure(model, each, drawn[k])
+                if faithful and method == "attention":
                     values |= ablation(model, each)
                 scores[k] |= {
                     (f"explanation/{method}/{metric}", each.name): value
@@ -94,14 +118,6 @@ def draw_maps(
     if localizer is not None:
         maps["localizer"] = [localizer(p) for p in judged]
     return maps
-
-
-def judge(
-    model: Trained, each: Picture, shown: np.ndarray, *, threshold: float
-) -> dict[str, float]:
-    """Localization and faithfulness of one map of one picture."""
-    found = localization.score(shown, each.mask, spacing_mm=each.spacing_mm, threshold=threshold)
-    return found | _erasure(model, each, shown)
 
 
 def ablation(model: Trained, each: Picture) -> dict[str, float]:
