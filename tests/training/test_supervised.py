@@ -160,6 +160,15 @@ def test_the_findings_head_has_its_own_pace() -> None:
     assert {scale[id(p)] for p in network.decoder.parameters()} == {1.0}
 
 
+def test_gates_and_level_weights_have_their_own_pace() -> None:
+    subject = stage(FINDINGS, config(attention__lr_factor=20.0))
+    subject.prepare(0)
+    scale = {id(p): g["scale"] for g in subject.parameter_groups() for p in g["params"]}
+    network = subject.module
+    assert {scale[id(p)] for p in (*network.gates.parameters(), network.beta)} == {20.0}
+    assert {scale[id(p)] for p in network.decoder.parameters()} == {1.0}
+
+
 def test_the_same_step_has_the_same_loss() -> None:
     a, b = (terms(SEGMENTATION, config(), 90)["total"] for _ in range(2))
     assert torch.equal(a, b)

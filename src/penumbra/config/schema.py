@@ -152,6 +152,9 @@ class Attention(Section):
     clinical: float = Field(0.5, ge=0, description="lambda_clinical, on annotated pairs only")
     anatomy: float = Field(0.1, ge=0, description="lambda_anat, attention outside the body")
     start: float = Field(0.5, ge=0, le=1, description="share of the run before the terms' ramp")
+    lr_factor: float = Field(
+        1.0, gt=0, description="learning rate of gates and level weights; they start at zero"
+    )
     kappa: float = Field(0.5, ge=0, le=1, description="damping of the shown map by uncertainty")
 
 

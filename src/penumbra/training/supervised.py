@@ -6,7 +6,6 @@ Ramp: task and KL, then the adversarial term, then attention. Every term and, no
 share of the gradient is logged.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from penumbra.training import ranks
 from penumbra.training.loader import Batch
 from penumbra.training.losses import deeply_supervised, findings_loss
 from penumbra.training.precision import autocast
+from penumbra.training.rates import parameter_groups
 from penumbra.training.schedule import Ramp
 from penumbra.training.withhold import withhold
 from penumbra.types import Output
@@ -60,32 +60,7 @@ class Supervised:
         self.attention_ramp = Ramp(config.attention.start)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        train, network = self.config.train, self.module
-        rho = set(bayes.rho_parameters(network))
-        encoder = list(network.encoder.parameters())
-        head = network.heads["findings"].parameters() if network.findings else ()
-        findings = [p for p in head if p not in rho]
-        rest = [p for p in network.parameters() if p not in rho | {*encoder, *findings}]
-        groups = [
-            {"params": encoder, "scale": train.encoder_lr_factor},
-            {"params": rest, "scale": 1.0},
-            {"params": findings, "scale": train.findings_lr_factor},
-        ]
-        if rho:
-            ordered = list(bayes.rho_parameters(self.module))
-            groups.append({"params": ordered, "rate": self._rho_rate})
-        return groups
-
-    def _rho_rate(self, step: int) -> float:
-        """Rho's own learning rate: the scheduled one has all but ended when rho begins.
-
-        Adam moves a parameter by at most about its rate per step, so a cosine whose mean is
-        ``rho_travel`` over the steps left lets log sigma move that far, however few they are.
-        """
-        steps, settings = self.config.train.steps, self.config.bayes
-        left = max(1.0, steps * (1 - settings.warm_start))
-        share = min(1.0, max(0.0, 1 - (steps - step) / left))
-        return settings.rho_travel / left * (1 + math.cos(math.pi * share))
+        return parameter_groups(self.module, self.config)
 
     def prepare(self, step: int) -> bool:
         """Convert the decoder and heads once the deterministic warm start is over.
