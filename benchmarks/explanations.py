@@ -67,8 +67,8 @@ COMMON = {
     "evaluate.draws": 6,
 }
 TINY = {"train.steps": 10, "evaluate.draws": 2}
-# A picture without spacing counts as 17 inches long, so this halves slices of 128 x 128: whole heads
-# fit the patch, which must see the tumor that its label states. "mm" are units of length only.
+# A picture without spacing counts as 17 inches long, so this halves slices of 128 x 128: the patch
+# holds whole heads, and so the tumor that a label states. "mm" are units of length only.
 SETS = {
     "lgg": ("brain-mri", {"data.spacing_mm": [6.75, 6.75]}),
     "cxr": ("chest-xray", {"data.image_size": [64, 64]}),

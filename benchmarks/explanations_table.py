@@ -59,7 +59,7 @@ def gain(cells: Cells, rivals: Cells, method: str, metric: str) -> tuple[str, In
 def over(
     cells: Cells, rivals: Cells, methods: tuple[str, str], metric: str, *, part: str
 ) -> Interval:
-    """Relative gain of the first method in ``cells`` over the second in ``rivals``, seed by seed."""
+    """Relative gain of a method in ``cells`` over another in ``rivals``, seed by seed."""
     seeds = {cell["seed"] for cell in cells} & {cell["seed"] for cell in rivals}
     ours, theirs = (
         scores([cell for cell in each if cell["seed"] in seeds], part, method, metric)
