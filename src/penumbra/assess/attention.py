@@ -60,18 +60,21 @@ def calibrate_attention(model: Trained, store: Store, indices: Sequence[int]) ->
 
 
 def count_attention(
-    model: Trained, store: Store, indices: Sequence[int], *, corrected: bool
-) -> dict[str, Tally]:
+    model: Trained, store: Store, indices: Sequence[int]
+) -> tuple[dict[str, Tally], dict[str, Tally]]:
     """Patient -> regions by how they were shown, for ``reliability.table`` and its error.
 
-    Args:
-        corrected: show the calibrated share instead of the attention.
+    First with the attention, then with the calibrated share in its place (the same attention,
+    where the model has no table of ``relevance``).
     """
-    counts: dict[str, list[Tally]] = {}
+    raw: dict[str, list[Tally]] = {}
+    corrected: dict[str, list[Tally]] = {}
     annotated = [i for i in indices if _annotated(model, store[i])]
     for case in _look(model, store, annotated, name="reliability of attention"):
-        counts.setdefault(case.patient, []).extend(_count(model, case, corrected=corrected))
-    return {patient: merge(each) for patient, each in counts.items()}
+        raw.setdefault(case.patient, []).extend(_count(model, case))
+        corrected.setdefault(case.patient, []).extend(_count(model, case, corrected=True))
+    first, second = ({p: merge(each) for p, each in c.items()} for c in (raw, corrected))
+    return first, second
 
 
 def _annotated(model: Trained, case: Prepared) -> bool:

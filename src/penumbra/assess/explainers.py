@@ -36,8 +36,9 @@ def judge_explainers(run: Path, methods: Sequence[Explainer], *, data: Path | No
     judged = pictures(model, ground.store, test)[:RANDOMIZED]
     record["randomized"] = {"stages": STAGES, "ssim": randomization(model, judged, methods)}
     record["reliability"] = {}
-    for name, corrected in (("attention", False), ("relevance", True)):
-        counts = merge(count_attention(model, ground.store, test, corrected=corrected).values())
+    shown = count_attention(model, ground.store, test)
+    for name, by_patient in zip(("attention", "relevance"), shown, strict=True):
+        counts = merge(by_patient.values())
         cells = [asdict(cell) for cell in table(counts)]
         record["reliability"][name] = {"error": calibration_error(counts), "cells": cells}
     path = run / "evaluation" / "explanations.json"
