@@ -58,6 +58,7 @@ COMMON = {
     "attention.start": 0.7,
     "attention.weight": 0.1,
     "attention.lr_factor": 10.0,
+    "attention.kappa": 0.5,
     "train.steps": 400,
     "train.batch": 16,
     "train.lr": 2e-3,

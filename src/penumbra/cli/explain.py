@@ -27,7 +27,7 @@ def explain(
             help="attention, modulated, grad_cam, grad_cam_pp, integrated_gradients, smooth_grad, "
             "occlusion, centre_prior, organ_prior; or all.",
         ),
-    ] = "attention,modulated,grad_cam",
+    ] = "attention,grad_cam",
     draws: Annotated[
         int | None, typer.Option(min=1, help="Posterior draws.  [default: the run's]")
     ] = None,
@@ -50,7 +50,7 @@ def explainers(
     ] = None,
     methods: Annotated[
         str, typer.Option(metavar="A,B,...", help="As for `explain`.")
-    ] = "attention,modulated,grad_cam,centre_prior,organ_prior",
+    ] = "attention,grad_cam,centre_prior,organ_prior",
 ) -> None:
     """Judge explainers on annotated test patients: where they point, and whether it is true."""
     from penumbra.assess.explainers import judge_explainers

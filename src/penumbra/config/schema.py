@@ -155,7 +155,9 @@ class Attention(Section):
     lr_factor: float = Field(
         1.0, gt=0, description="learning rate of gates and level weights; they start at zero"
     )
-    kappa: float = Field(0.5, ge=0, le=1, description="damping of the shown map by uncertainty")
+    kappa: float = Field(
+        0.0, ge=0, le=1, description="damping of the shown map by uncertainty; 0: none"
+    )
 
 
 class Train(Section):
