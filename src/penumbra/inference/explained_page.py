@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
+from penumbra.attend.scale import LEAST, color_range, flat
 from penumbra.augment import to_display
 from penumbra.data.preprocess import Prepared
 from penumbra.files import write_text
@@ -48,6 +49,7 @@ def write_explained(
         "record": record,
         "structures": [_structure(found, k, case, model) for k in range(len(found.names))],
         "swatches": [(share, data_url(swatch(share))) for share in STEPS],
+        "least": f"{LEAST:g}",
         "threshold": f"{model.calibration.attention_threshold:.2f}",
         "attention": _css(ATTENTION),
         "doubt": _css(DOUBT),
@@ -77,7 +79,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
     panels = [panel("Image", overlay(gray, plain, None, scale=(0.0, 1.0), aspect=aspect))]
     for method, maps in found.maps.items():
         shown, ours = maps[k].numpy(), method == "attention"
-        scale = (float(shown.min()), float(shown.max()))
+        scale = color_range([shown])
         picture = overlay(
             gray,
             _cut(shown, at),
@@ -87,7 +89,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
             aspect=aspect,
         )
         low, high = (f"{end:.2g}" for end in scale)
-        note = NOTES.get(method, "")
+        note = flat(shown) or NOTES.get(method, "")
         panels.append(panel(TITLES[method], picture, note=note, low=low, high=high, color="a"))
         if ours:
             picture = overlay(gray, doubt, None, scale=(0.0, TOP), color=DOUBT, aspect=aspect)
@@ -95,7 +97,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
             panels.append(panel("Uncertainty of the attention", picture, **more))
     if found.relevance is not None:
         shown = found.relevance[k].numpy()
-        top = max(float(shown.max()), 1e-6)
+        top = max(float(shown.max()), LEAST)
         picture = overlay(gray, _cut(shown, at), None, scale=(0.0, top), aspect=aspect)
         note = "share of validation regions shown alike that experts had marked"
         more = {"note": note, "low": "0", "high": f"{top:.2g}", "color": "a"}

@@ -72,7 +72,7 @@ def swatch(doubt: float, side: int = 28) -> UInt8[np.ndarray, "rows columns 3"]:
 def data_url(picture: UInt8[np.ndarray, "rows columns 3"]) -> str:
     """The picture as a link that holds it."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG", optimize=True)
+    Image.fromarray(picture).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
+from penumbra.attend.scale import color_range, flat
 from penumbra.augment import to_display
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
@@ -142,12 +143,17 @@ def _outline(rgb: UInt8[np.ndarray, "h w 3"], labels: Integer[np.ndarray, "h w"]
 def _panel(
     name: str, gray: UInt8[np.ndarray, "h w"], values: Float[np.ndarray, "h w"], aspect: float
 ) -> Panel:
-    high = max(float(np.percentile(values, 99.5)), 1e-6)
-    share = np.clip(values / high, 0, 1)
+    low, high = 0.0, max(float(np.percentile(values, 99.5)), 1e-6)
+    explained = EXPLAINED[name]
+    if name == "attention":
+        low, high = color_range([values], robust=0.5)
+        explained = flat(values) or explained
+    full = f"{high:.2g}" + (f", none at {low:.2g}" if low else "")
+    share = np.clip((values - low) / (high - low), 0, 1)
     color = matplotlib.colormaps[COLORMAPS[name]](share)[..., :3]
     weight = np.clip(0.1 + 0.9 * share, 0, 0.9)[..., None]
     mixed = (1 - weight) * gray[..., None] + 255 * weight * color
-    return Panel(name, mixed.round().astype(np.uint8), aspect, EXPLAINED[name], f"{high:.2g}")
+    return Panel(name, mixed.round().astype(np.uint8), aspect, explained, full)
 
 
 def _png(rgb: UInt8[np.ndarray, "h w 3"], aspect: float) -> str:

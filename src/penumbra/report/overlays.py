@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from skimage.measure import find_contours
 
+from penumbra.attend.scale import color_range, flat
 from penumbra.report.read import Sample
 
 # One perceptually even, color-blind-safe map per meaning.
@@ -95,10 +96,10 @@ def cards(samples: Sequence[Sample]) -> list[Card]:
 def _range(samples: Sequence[Sample], name: str) -> tuple[float, float]:
     """Uncertainty starts at 0; attention is shown between its own extremes, which are written."""
     maps = [sample.maps[name] for sample in samples if name in sample.maps]
+    if name == "attention" and maps:
+        return color_range(maps, robust=0.5)
     high = max((float(np.nanpercentile(m, 99.5)) for m in maps), default=0.0)
-    low = min((float(np.nanpercentile(m, 0.5)) for m in maps), default=0.0)
-    low = low if name == "attention" else 0.0
-    return low, max(high, low + 1e-6)
+    return 0.0, max(high, 1e-6)
 
 
 def _panel(name: str, values: Float[np.ndarray, "h w"], scale: tuple[float, float]) -> Panel:
@@ -109,7 +110,7 @@ def _panel(name: str, values: Float[np.ndarray, "h w"], scale: tuple[float, floa
     stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
     return Panel(
         name=name,
-        explained=EXPLAINED[name],
+        explained=(flat(values) if name == "attention" else "") or EXPLAINED[name],
         png=_png((255 * rgba).round().astype(np.uint8)),
         low=f"{low:.2f}" if low else "0",
         high=f"{high:.2f}" if low else f"{high:.2g}",
