@@ -22,6 +22,9 @@ from penumbra.trained import Trained
 CASES = 12
 """Validation cases looked at, annotated ones first."""
 
+LEAST_VARIANCE = 1e-6
+"""Of a map between draws: a deviation of a thousandth is no doubt, whatever is usual."""
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -49,7 +52,7 @@ def calibrate_attention(model: Trained, store: Store, indices: Sequence[int]) ->
     ]
     calibration = model.calibration
     if spread:
-        u_ref = max(float(np.quantile(np.concatenate(spread), U_QUANTILE)), 1e-12)
+        u_ref = max(float(np.quantile(np.concatenate(spread), U_QUANTILE)), LEAST_VARIANCE)
         calibration = replace(calibration, attention_u_ref=u_ref)
     model = replace(model, calibration=calibration)
     counts = [one for case in seen for one in _count(model, case)]
