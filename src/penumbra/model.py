@@ -105,8 +105,8 @@ class Network(nn.Module):
                 attention.append(maps)
             if self.findings:
                 pooled.append(self._pool(stream, maps[:, 1:] if self.gates else None))
-            if self.gates:
-                stream = stream * (2 * maps[:, :1])
+            if self.gates and (self.classes or depth + 1 < len(features)):
+                stream = _gated(stream, maps[:, :1], fresh=depth > 0)
         return Output(
             segmentation=self._head("segmentation", stream),
             findings=self._head("findings", torch.cat(pooled, -1) if pooled else None),
@@ -126,3 +126,11 @@ class Network(nn.Module):
 
     def _head(self, name: str, features: Tensor | None) -> Tensor | None:
         return cast(Tensor, self.heads[name](features)) if name in self.heads else None
+
+
+def _gated(stream: Tensor, gate: Tensor, *, fresh: bool) -> Tensor:
+    """``2 A F``; in place where F is ``fresh``, nobody else's, and no gradient asks for it."""
+    factor = 2 * gate
+    if fresh and not torch.is_grad_enabled():
+        return stream.mul_(factor)
+    return stream * factor

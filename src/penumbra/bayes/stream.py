@@ -89,6 +89,8 @@ def _cut(output: Output, kept: Slices) -> Output:
 
 
 def _add(total: Sequence[Tensor], output: Output, draws: int) -> list[Tensor]:
+    if draws == 1:
+        return list(output.attention)
     if not total:
         return [maps / draws for maps in output.attention]
     return [a.add_(b, alpha=1 / draws) for a, b in zip(total, output.attention, strict=True)]
