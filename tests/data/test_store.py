@@ -41,7 +41,7 @@ def test_the_store_gives_back_what_was_prepared(cohort: Cohort, tmp_path: Path) 
 
 def test_arrays_are_mapped_with_contiguous_axial_slices(cohort: Cohort, tmp_path: Path) -> None:
     image = stores.build(cohort, Data(), tmp_path / "store")[0].image
-    assert isinstance(image, np.memmap)
+    assert isinstance(image.base, np.memmap)
     assert image[..., 2].flags.f_contiguous
 
 

@@ -241,7 +241,8 @@ def _open(folder: Path, case: Case, task: Task) -> Prepared:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         arrays: dict[str, Any] = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r")
+            # As plain arrays: numpy's own class for maps costs more than a small patch.
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
             if f"{name}.npy" in meta["checksums"]
             else None
             for name in _ARRAYS
