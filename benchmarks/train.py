@@ -148,6 +148,22 @@ def phantoms(folder: Path, cases: int, shape: tuple[int, int]) -> tuple[Path, Co
     return folder, resolve("phantom-xray", size="tiny", overrides=lean)
 
 
+class Read:
+    """Samples as they are read, and the computing that this took, in the midst of a training."""
+
+    def __init__(self, samples: Patches) -> None:
+        self.samples, self.spent = samples, 0.0
+
+    def __getitem__(self, key: int) -> dict[str, Tensor]:
+        begun = time.thread_time()
+        item = self.samples[key]
+        self.spent += time.thread_time() - begun
+        return item
+
+    def case_of(self, key: int) -> str:
+        return str(key)
+
+
 class Timed(Supervised):
     """The real stage, and when its steps ended."""
 
@@ -172,17 +188,22 @@ def loading(preset: str, steps: int, rounds: int, folder: Path) -> dict[str, flo
     patches = Patches(ground.store, ground.parts["train"], settings=config.data, seed=0)
     voxels = math.prod(config.data.patch)
     found: dict[str, list[Spent]] = {}
+    shares = []
     for turn, (name, workers) in product(range(rounds), SOURCES):
         stage = Timed(
             trained.build(config, ground.store.task),
             config,
             Population(len(patches), voxels, ground.spacing_mm),
         )
-        samples = Kept(patches, 2 * config.train.batch) if name == "kept" else patches
+        read = Read(patches)
+        samples = Kept(patches, 2 * config.train.batch) if name == "kept" else read
+        begun = time.process_time()
         schedule = Schedule(steps=steps, batch=config.train.batch, lr=1e-4, workers=workers)
         fit(stage, samples, schedule, folder=folder / f"{name}-{turn}", device=CPU)
         found.setdefault(name, []).append(stage.medians())
-    result = {}
+        if name == "read here":
+            shares.append(read.spent / (time.process_time() - begun))
+    result = {"reading, share of the computing": statistics.median(shares)}
     for name, each in found.items():
         for kind, which in (("clock", 0), ("computing", 1)):
             result[f"{name}, {kind}"] = statistics.median(t[which] for t in each)
