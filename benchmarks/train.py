@@ -15,7 +15,7 @@ import os
 import statistics
 import tempfile
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import torch
@@ -38,6 +38,8 @@ Spent = tuple[float, float]
 WARM = 3
 """Steps before a worker and every library have started."""
 PATCH, CLASSES = (64, 64), 4
+SOURCES = [("kept", 0), ("read here", 0), ("one worker", 1)]
+"""Where samples come from, and by how many loader processes."""
 
 
 class Samples:
@@ -146,8 +148,37 @@ def phantoms(folder: Path, cases: int, shape: tuple[int, int]) -> tuple[Path, Co
     return folder, resolve("phantom-xray", size="tiny", overrides=lean)
 
 
-def loading(preset: str, steps: int, folder: Path) -> dict[str, float]:
-    """Median seconds per step of the real stage at size small, by where samples come from.
+class Read:
+    """Samples as they are read, and the computing that this took, in the midst of a training."""
+
+    def __init__(self, samples: Patches) -> None:
+        self.samples, self.spent = samples, 0.0
+
+    def __getitem__(self, key: int) -> dict[str, Tensor]:
+        begun = time.thread_time()
+        item = self.samples[key]
+        self.spent += time.thread_time() - begun
+        return item
+
+    def case_of(self, key: int) -> str:
+        return str(key)
+
+
+class Timed(Supervised):
+    """The real stage, and when its steps ended."""
+
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        self.ended = [*getattr(self, "ended", []), now()]
+
+    def medians(self) -> Spent:
+        """Seconds of a step: by the clock, and of computing in this process."""
+        steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(self.ended[WARM:])]
+        return statistics.median(s[0] for s in steps), statistics.median(s[1] for s in steps)
+
+
+def loading(preset: str, steps: int, rounds: int, folder: Path) -> dict[str, float]:
+    """Seconds per step of the real stage at size small, by where samples come from, in turns.
 
     The deterministic first part of a training, whose steps are the shortest.
     """
@@ -156,21 +187,30 @@ def loading(preset: str, steps: int, folder: Path) -> dict[str, float]:
     ground = prepare(config, folder / "data", folder / "run")
     patches = Patches(ground.store, ground.parts["train"], settings=config.data, seed=0)
     voxels = math.prod(config.data.patch)
-    found = {}
-    for name, workers in [("kept", 0), ("read here", 0), ("one worker", 1)]:
-        stage = Supervised(
+    found: dict[str, list[Spent]] = {}
+    shares = []
+    for turn, (name, workers) in product(range(rounds), SOURCES):
+        stage = Timed(
             trained.build(config, ground.store.task),
             config,
             Population(len(patches), voxels, ground.spacing_mm),
         )
-        samples = Kept(patches, 2 * config.train.batch) if name == "kept" else patches
+        read = Read(patches)
+        samples = Kept(patches, 2 * config.train.batch) if name == "kept" else read
+        begun = time.process_time()
         schedule = Schedule(steps=steps, batch=config.train.batch, lr=1e-4, workers=workers)
-        fit(stage, samples, schedule, folder=folder / name, device=CPU)
-        lines = (folder / name / "log.jsonl").read_text().splitlines()
-        ended = [json.loads(line)["time_s"] for line in lines]
-        each = [b - a for a, b in pairwise(ended[WARM:])]
-        found[name] = statistics.median(each)
-    return found
+        fit(stage, samples, schedule, folder=folder / f"{name}-{turn}", device=CPU)
+        found.setdefault(name, []).append(stage.medians())
+        if name == "read here":
+            shares.append(read.spent / (time.process_time() - begun))
+    result = {"reading, share of the computing": statistics.median(shares)}
+    for name, each in found.items():
+        for kind, which in (("clock", 0), ("computing", 1)):
+            result[f"{name}, {kind}"] = statistics.median(t[which] for t in each)
+            pairs = zip(each, found["kept"], strict=True)
+            ratios = [a[which] / b[which] for a, b in pairs]
+            result[f"{name} / kept, {kind}"] = statistics.median(ratios)
+    return result
 
 
 def memory_mb() -> float:
@@ -226,8 +266,7 @@ def main() -> None:
             case "loop":
                 result = overhead(options.steps, options.batch, options.rounds)
             case "loading":
-                result = loading(options.preset, options.steps, Path(name))
-                result |= {f"{k} / kept": t / result["kept"] for k, t in list(result.items())[1:]}
+                result = loading(options.preset, options.steps, options.rounds, Path(name))
             case "memory":
                 warm, more = growth(options.steps, options.cases, Path(name))
                 result = {"MB after 50 steps": warm, f"more after {options.steps}": more}

@@ -6,6 +6,7 @@ with a checksum of the tensors, for safetensors itself notices a cut but not a f
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,18 @@ def save(
     path: Path,
     module: nn.Module,
     *,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Mapping[int, Mapping[str, Any]] | None = None,
     record: dict[str, Any] | None = None,
 ) -> None:
-    """Write a module's state, optionally its optimizer's, and a JSON-able record."""
-    tensors = {f"model/{k}": v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
+    """Write a module's state, optionally its optimizer's, and a JSON-able record.
+
+    Args:
+        optimizer: the ``state`` of its ``state_dict()``, of whole tensors.
+    """
+    state = module.state_dict().items()
+    # Copies: numpy pins the storage that it looks at, which a sliced parameter has to free.
+    tensors = {f"model/{k}": v.detach().to("cpu", copy=True).contiguous() for k, v in state}
+    for index, slots in (optimizer or {}).items():
         for name, value in slots.items():
             tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value).detach().cpu().clone()
     header = {

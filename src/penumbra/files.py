@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -33,6 +35,45 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file whole or not at all."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def building(place: Path) -> Iterator[Path]:
+    """A new folder beside ``place`` to fill and then to rename; what is left of it is removed.
+
+    A lock file beside it tells ``sweep`` of other processes that this one is alive.
+    """
+    with ExitStack() as held:
+        while True:
+            descriptor, name = tempfile.mkstemp(".lock", _own(place.name), place.parent)
+            lock = held.enter_context(os.fdopen(descriptor, "r+b"))
+            held.callback(Path(name).unlink, missing_ok=True)
+            with suppress(OSError):  # a file system without locks
+                if not _try_lock(lock.fileno()):
+                    continue
+            if Path(name).exists():  # else a sweep came before the lock
+                break
+        folder = Path(name.removesuffix(".lock"))
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
+
+
+def sweep(parent: Path) -> None:
+    """Remove what ``building`` left in ``parent`` when its process was killed."""
+    if sys.platform == "win32":  # without the locks nobody knows who is alive
+        return
+    for path in parent.glob(".*.lock"):
+        if path.name.startswith(_own(path.name.split(".")[1])):
+            continue  # closing it would end our own lock
+        with suppress(OSError), path.open("r+b") as lock:
+            if _try_lock(lock.fileno()):
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                path.unlink()
+
+
+def _own(name: str) -> str:
+    return f".{name}.{os.getpid()}."
 
 
 _HELD: dict[Path, int] = {}

@@ -26,7 +26,7 @@ def run(jobs: Sequence[J], work: Work[J], *, on: On, workers: int) -> Ended[J]:
         workers: how many processes at a time; a Ray cluster that is already there has its own.
 
     Raises:
-        ConfigError: Ray is asked for and not installed.
+        ConfigError: Ray is asked for and not installed, or its cluster does not answer.
         Stopped: a job was asked to stop, which is the user's wish and no failure.
     """
     match on:
@@ -92,7 +92,13 @@ def _on_ray(jobs: Sequence[J], work: Work[J], workers: int) -> Ended[J]:
         raise ConfigError('--on ray needs Ray: pip install "penumbra-imaging[ray]"') from None
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
-        ray.init(address=address, num_cpus=None if address else workers)
+        try:
+            ray.init(address=address, num_cpus=None if address else workers)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"--on ray: no cluster answers at RAY_ADDRESS={address}; start one (ray start "
+                "--head), or unset RAY_ADDRESS to start one here"
+            ) from error
     remote = ray.remote(max_retries=0)(_attempt)
     pending = {remote.remote(work, job): job for job in jobs}
     while pending:

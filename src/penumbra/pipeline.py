@@ -271,5 +271,6 @@ def _schedule(config: Config, deadline: float | None) -> Schedule:
         checkpoint_every=config.train.checkpoint_every,
         validate_every=config.train.validate_every,
         accumulate=config.train.accumulate,
+        shard=config.train.shard,
         deadline=deadline,
     )

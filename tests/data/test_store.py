@@ -1,4 +1,6 @@
+import os
 import pickle
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from penumbra.data import store as stores
 from penumbra.data.cohort import read_cohort
 from penumbra.data.preprocess import prepare
 from penumbra.errors import DataError
+from penumbra.files import building
 from penumbra.types import Cohort
 
 
@@ -38,7 +41,7 @@ def test_the_store_gives_back_what_was_prepared(cohort: Cohort, tmp_path: Path) 
 
 def test_arrays_are_mapped_with_contiguous_axial_slices(cohort: Cohort, tmp_path: Path) -> None:
     image = stores.build(cohort, Data(), tmp_path / "store")[0].image
-    assert isinstance(image, np.memmap)
+    assert isinstance(image.base, np.memmap)
     assert image[..., 2].flags.f_contiguous
 
 
@@ -100,6 +103,36 @@ def test_what_a_killed_build_left_behind_is_not_used(cohort: Cohort, tmp_path: P
     assert len(stores.build(cohort, Data(), folder)) == 6
     assert stores.is_whole(place)
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_what_killed_builds_left_is_removed_and_what_living_ones_hold_is_not(
+    cohort: Cohort, tmp_path: Path
+) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+
+    def begun() -> int:
+        """A process that is in the middle of writing a case."""
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with building(folder / "abc") as half:
+                (half / "image.npy").touch()
+                os.write(tell, b"!")
+                signal.pause()
+        os.read(told, 1)
+        return child
+
+    killed, living = begun(), begun()
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+    stores.build(cohort, Data(), folder)
+    left = {p.name.split(".")[2] for p in folder.glob(".*")}
+    os.kill(living, signal.SIGKILL)
+    os.waitpid(living, 0)
+    assert left == {str(living)}
+    stores.build(cohort, Data(), folder)
+    assert not list(folder.glob(".*"))
 
 
 def test_an_unreadable_case_stops_or_is_skipped_and_told(cohort: Cohort, tmp_path: Path) -> None:

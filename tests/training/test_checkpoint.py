@@ -25,7 +25,8 @@ def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
 @pytest.fixture
 def saved(trained: tuple[nn.Module, torch.optim.Optimizer], tmp_path: Path) -> Path:
     path = tmp_path / "last.safetensors"
-    checkpoint.save(path, trained[0], optimizer=trained[1], record={"step": 7})
+    state = trained[1].state_dict()["state"]
+    checkpoint.save(path, trained[0], optimizer=state, record={"step": 7})
     return path
 
 

@@ -181,6 +181,9 @@ class Train(Section):
         0.0, ge=0, lt=1, description="probability that a channel is withheld, as if not acquired"
     )
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in; processes share")
+    shard: Literal["none", "full"] = Field(
+        "none", description="full: processes share the optimizer's state (torch's fully_shard)"
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations")
     compile: bool = Field(False, description="torch.compile the encoder")
     validate_every: int = Field(200, ge=0, description="steps; 0: never")

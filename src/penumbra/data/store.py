@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from penumbra.data import medmnist
 from penumbra.data.geometry import Geometry
 from penumbra.data.preprocess import Prepared, prepare
 from penumbra.errors import DataError
+from penumbra.files import building, sweep
 from penumbra.types import Case, Cohort, Task
 
 FORMAT = 3
@@ -108,6 +108,7 @@ def build(
         raise DataError(
             f"{folder}: cannot be created ({error.strerror}); choose another"
         ) from error
+    sweep(folder)
     cases, folders, skipped = [], [], {}
     for number, case in enumerate(cohort.cases, start=1):
         try:
@@ -186,17 +187,15 @@ def is_whole(place: Path) -> bool:
 
 def _write(prepared: Prepared, place: Path) -> None:
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-        try:
-            _fill(prepared, temporary)
-            if place.exists():
-                shutil.rmtree(place)  # damaged, or of a build that was cut off
-            temporary.rename(place)
-        except OSError:
-            if not is_whole(place):  # else another process was first, which is as good
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with building(place) as temporary:
+            try:
+                _fill(prepared, temporary)
+                if place.exists():
+                    shutil.rmtree(place)  # damaged
+                temporary.rename(place)
+            except OSError:
+                if not is_whole(place):  # else another process was first, which is as good
+                    raise
     except OSError as error:
         raise DataError(
             f"{place}: cannot be written ({error.strerror}); free space or choose another folder"
@@ -242,7 +241,8 @@ def _open(folder: Path, case: Case, task: Task) -> Prepared:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         arrays: dict[str, Any] = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r")
+            # As plain arrays: numpy's own class for maps costs more than a small patch.
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
             if f"{name}.npy" in meta["checksums"]
             else None
             for name in _ARRAYS

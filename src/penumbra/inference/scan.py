@@ -121,7 +121,9 @@ def _batches(
 ) -> list[Batch]:
     size = min(SCANS_PER_JOB, -(-len(scans) // workers))
     starts = range(0, len(scans), size)
-    return [Batch(run, tuple(scans[k : k + size]), out, draws) for k in starts]
+    paths = [scan.absolute() for scan in scans]  # a Ray worker has a working folder of its own
+    run, out = run.absolute(), out.absolute()
+    return [Batch(run, tuple(paths[k : k + size]), out, draws) for k in starts]
 
 
 def _already(summary: Path, origin: str) -> list[Path]:

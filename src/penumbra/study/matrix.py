@@ -92,7 +92,8 @@ class Study:
         return jobs
 
     def _cell(self, arm: Arm, fraction: float, seed: int) -> Cell:
-        return Cell(arm.name, fraction, seed, str(self.base), self.data.resolve(), self.out)
+        out = self.out.resolve()  # cells run in processes with a working folder of their own
+        return Cell(arm.name, fraction, seed, str(out / self.base.name), self.data.resolve(), out)
 
 
 def begin(study: Study) -> None:

@@ -9,6 +9,7 @@ number of processes as long as the parts (``Schedule.accumulate``) stay the same
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 from penumbra import checkpoint, progress
 from penumbra.errors import TrainingError
 from penumbra.files import atomic
-from penumbra.training import ranks
+from penumbra.training import ranks, shards
 from penumbra.training.loader import Batch, Samples, load
 from penumbra.training.log import Log
 from penumbra.training.schedule import Schedule, step_generator
+from penumbra.training.shards import Layout
 from penumbra.training.stop import agreed, stopped, wishes
 
 Validate = Callable[[int], Mapping[str, float]]
@@ -76,7 +78,7 @@ def fit(
     last = folder / "last.safetensors"
     step, best = _resume(stage, schedule, last)
     stage.module.to(device).train()
-    optimizer = _optimizer(stage, last if step else None)  # its state follows the parameters
+    layout, optimizer = _begin(stage, schedule, last if step else None)  # on the device
     trainer = _Trainer(stage, schedule, samples, folder, device)
     batches = trainer.batches(step)
     with (
@@ -86,8 +88,10 @@ def fit(
     ):
         while step < schedule.steps:
             if stage.prepare(step):
-                optimizer, best = _optimizer(stage, None), -math.inf
-            parts, code = trainer.step(optimizer, batches, step, wished.code())
+                layout.release()
+                layout, optimizer = _begin(stage, schedule, None)
+                best = -math.inf
+            parts, code = trainer.step(layout, optimizer, batches, step, wished.code())
             step += 1
             advance(f"loss {parts['total']:.3f}")
             at_end = step == schedule.steps
@@ -100,11 +104,13 @@ def fit(
                     checkpoint.save(path, stage.module, record={"step": step})
             log.write(step, parts)
             due = step % schedule.checkpoint_every == 0 or at_end or code
+            slots = layout.slots(optimizer) if due and (layout.sliced or ranks.is_first()) else {}
             if due and ranks.is_first():
                 record = {"step": step, "best": best if math.isfinite(best) else None}
-                checkpoint.save(last, stage.module, optimizer=optimizer, record=record)
+                checkpoint.save(last, stage.module, optimizer=slots, record=record)
             if code and not at_end:
                 raise stopped(stage.name, step, schedule.steps, code)
+    layout.release()
     ranks.wait()
     return last
 
@@ -134,33 +140,39 @@ class _Trainer:
         return load(self.samples, keys, workers=self.schedule.workers, pinned=pinned)
 
     def step(
-        self, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], step: int, code: int
+        self,
+        layout: Layout,
+        optimizer: torch.optim.Optimizer,
+        batches: Iterator[Batch],
+        step: int,
+        code: int,
     ) -> tuple[dict[str, float], int]:
         """What to log, and the exit code that any process was asked for (0: go on)."""
         optimizer.zero_grad(set_to_none=True)
-        logged = [self._backward(next(batches), step, part) for part in self.mine]
+        logged = [self._backward(layout, next(batches), step, part) for part in self.mine]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         totals = torch.stack([scalars["total"] for scalars in logged]).sum() / self.parts
         flag = torch.tensor(float(code), device=totals.device)
-        total, flag = ranks.sum_gradients(parameters, torch.stack([totals.float(), flag]))
-        norm = nn.utils.clip_grad_norm_(parameters, self.schedule.clip_norm)
+        total, flag = layout.sum_gradients(torch.stack([totals.float(), flag]))
+        norm = layout.whole(nn.utils.clip_grad_norm_(parameters, self.schedule.clip_norm))
         for group in optimizer.param_groups:
             rate = group.get("rate", self.schedule.lr_at)
             group["lr"] = rate(step) * group.get("scale", 1.0)
         optimizer.step()
+        layout.gather()
         self.stage.after_step(step)
         means = _means(logged) | {"total": total, "gradient_norm": norm}
         numbers = torch.stack([*(v.float() for v in means.values()), flag]).tolist()
         asked = agreed(code, round(numbers.pop()))
         return dict(zip(means, numbers, strict=True)), asked
 
-    def _backward(self, batch: Batch, step: int, part: int) -> dict[str, Tensor]:
+    def _backward(self, layout: Layout, batch: Batch, step: int, part: int) -> dict[str, Tensor]:
         key = step * self.parts + part
         torch.manual_seed(self.schedule.seed * 1_000_003 + key)  # libraries without generators
         generator = step_generator(self.schedule.seed, key)
         try:
             batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-            scalars = self.stage.loss(batch, step, generator)
+            scalars = layout.run(partial(self.stage.loss, batch, step, generator))
             if not torch.isfinite(scalars["total"]):
                 raise self._not_finite(scalars, batch, step, part)
             (scalars["total"] / self.parts).backward()
@@ -220,8 +232,14 @@ def _resume(stage: Stage, schedule: Schedule, last: Path) -> tuple[int, float]:
     return min(step, schedule.steps), -math.inf if best is None else float(best)
 
 
-def _optimizer(stage: Stage, resume_from: Path | None) -> torch.optim.Optimizer:
+def _begin(
+    stage: Stage, schedule: Schedule, resume_from: Path | None
+) -> tuple[Layout, torch.optim.Optimizer]:
+    """The parameters laid out over the processes, and gathered; an optimizer of what is its own."""
+    layout = shards.hold(stage.module, schedule.shard)
     optimizer = torch.optim.Adam(stage.parameter_groups(), lr=0.0)
     if resume_from is not None:
         checkpoint.load_optimizer(optimizer, checkpoint.read(resume_from)[0])
-    return optimizer
+        layout.adopt(optimizer)
+    layout.gather()
+    return layout, optimizer

@@ -69,9 +69,13 @@ def first_alone() -> Iterator[None]:
 
 def mean(value: Tensor) -> Tensor:
     """The mean over processes."""
+    return total(value) / place()[1]
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over processes, in place."""
     if dist.is_initialized():
         dist.all_reduce(value)
-        value /= dist.get_world_size()
     return value
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from penumbra.errors import ConfigError
+from penumbra.training.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Schedule:
         batch: images per step, over all processes.
         accumulate: parts of a batch that are computed one after the other. The part is the unit of
             loss and of chance, so the result does not depend on which process computes it.
+        shard: whether every process holds all parameters or, if there are several, a slice.
         deadline: ``time.monotonic()`` after which the training saves and stops.
     """
 
@@ -30,6 +32,7 @@ class Schedule:
     validate_every: int = 200
     accumulate: int = 1
     deadline: float | None = None
+    shard: Shard = "none"
 
     def lr_at(self, step: int) -> float:
         """Linear warm-up, then cosine decay to zero (proposal 2.4.1)."""
