@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from penumbra.errors import DataError, WriteError
+from penumbra.errors import DataError, WriteError, first_line
 from penumbra.files import atomic
 
 FORMAT = "penumbra-1"
@@ -27,7 +27,11 @@ def save(
     optimizer: torch.optim.Optimizer | None = None,
     record: dict[str, Any] | None = None,
 ) -> None:
-    """Write a module's state, optionally its optimizer's, and a JSON-able record."""
+    """Write a module's state, optionally its optimizer's, and a JSON-able record.
+
+    Raises:
+        WriteError: the disk is full or cannot be written.
+    """
     tensors = {f"model/{k}": v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
         for name, value in slots.items():
@@ -67,9 +71,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("its checksum differs")
     # A damaged header can name any type or any size.
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{path}: checkpoint cannot be read ({reason}); delete it to start this stage afresh"
+            f"{path}: checkpoint cannot be read ({first_line(error)}); delete it to start this "
+            "stage afresh"
         ) from error
     return tensors, record
 
