@@ -126,7 +126,8 @@ def check(
         typer.echo(f"problem: {problem}")
     if report.problems:
         raise DataError(f"{data}: {len(report.problems)} problem(s), listed above; mend them first")
-    done([], f"penumbra run --preset {preset} --data {data}")
+    asked = f" --size {size}" if size else ""
+    done([], f"penumbra run --preset {preset} --data {data}{asked}")
 
 
 @app.command()
