@@ -47,8 +47,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     def mathml(match: re.Match[str]) -> str:
-        block = match[2] == "["
-        return convert(html.unescape(match[3]), display="block" if block else "inline")
+        formula = html.unescape(match[3])
+        if match[2] == "(":
+            return convert(formula, display="inline")
+        return f'<div class="formula">{convert(formula, display="block")}</div>'
 
     return FORMULA.sub(mathml, content)
 

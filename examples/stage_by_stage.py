@@ -18,5 +18,6 @@ print("scores", pn.evaluate_model(folder / "run"))
 
 model = pn.load_model(folder / "run")
 case: pn.Case = cohort.part("test").cases[0]
+case.plot().savefig(folder / "case.png")  # in a notebook, case.plot() shows itself
 for finding, said in pn.predict(model, case, draws=4).findings.items():
     print(f"{finding:20} {said['probability']:.2f} (epistemic {said['epistemic']:.1e})")

@@ -1,6 +1,7 @@
 """Shapes in signatures are checked while testing and free in production."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ install_import_hook("penumbra", "beartype.beartype")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))  # for lesion.py, however pytest imports
 
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from penumbra import cli
+from penumbra.config import Config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -51,6 +52,13 @@ def test_commands_shown_are_verbs_with_options_that_exist(
         shown = capsys.readouterr().out
         for option in re.findall(r"--[a-z]+(?![.\w])", rest):
             assert option in shown, f"{page.name}: penumbra {verb} {option}"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=ids)
+def test_settings_shown_exist(page: Path) -> None:
+    for section, name in re.findall(r"(?:--|--set )([a-z]+)\.([a-z_]+)", page.read_text()):
+        settings = Config.model_fields[section].annotation
+        assert name in settings.model_fields, f"{page.name}: --{section}.{name}"
 
 
 def test_the_readme_fits_in_150_lines() -> None:

@@ -94,6 +94,19 @@ def test_last_layer_laplace_is_fitted_tempered_and_stored(phantoms: Path, tmp_pa
     assert [row["width"] for row in model.calibration.tempering] == [0.0, 0.5, 1.0]
 
 
+def test_another_cohort_is_judged_beside_the_runs_own(phantoms: Path, tmp_path: Path) -> None:
+    write_phantom(tmp_path / "moved", modality="xray", cases=10, seed=1, shape=SHAPES["xray"])
+    config = lean("xray", **{"pretrain.steps": 0, "evaluate.attack_cases": 0})
+    run = tmp_path / "run"
+    pipeline.train(config, phantoms / "xray", run)
+    own = pipeline.evaluate(run)
+    before = own.read_text()
+    other = pipeline.evaluate(run, data=tmp_path / "moved")
+    assert other == run / "evaluations" / "moved" / "metrics.json"
+    assert other.read_text() != before == own.read_text()
+    assert pipeline.build_report(other.parent).parent == other.parent
+
+
 def test_a_run_is_not_continued_with_other_settings(phantoms: Path, tmp_path: Path) -> None:
     pipeline.prepare(lean("xray"), phantoms / "xray", tmp_path)
     with pytest.raises(ConfigError, match=r"train\.lr: 0\.002 -> 0\.5.*another --out"):

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from penumbra.errors import DataError, WriteError
+from penumbra.errors import DataError, WriteError, first_line
 from penumbra.files import atomic
 
 FORMAT = "penumbra-1"
@@ -32,6 +32,9 @@ def save(
 
     Args:
         optimizer: the ``state`` of its ``state_dict()``, of whole tensors.
+
+    Raises:
+        WriteError: the disk is full or cannot be written.
     """
     state = module.state_dict().items()
     # Copies: numpy pins the storage that it looks at, which a sliced parameter has to free.
@@ -74,9 +77,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("its checksum differs")
     # A damaged header can name any type or any size.
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{path}: checkpoint cannot be read ({reason}); delete it to start this stage afresh"
+            f"{path}: checkpoint cannot be read ({first_line(error)}); delete it to start this "
+            "stage afresh"
         ) from error
     return tensors, record
 

@@ -31,3 +31,13 @@ class Stopped(PenumbraError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def first_line(error: BaseException) -> str:
+    """What any error says first, in at most 200 characters; its kind where it says nothing.
+
+    Example:
+        >>> first_line(OSError("disk full")), first_line(MemoryError())
+        ('disk full', 'MemoryError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

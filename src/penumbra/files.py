@@ -16,7 +16,11 @@ from penumbra.errors import DataError, WriteError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place, fsynced, when the block succeeds."""
+    """A temporary path beside ``path`` that takes its place, fsynced, when the block succeeds.
+
+    Raises:
+        WriteError: the disk is full or cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -114,7 +114,11 @@ def _asked(cohort: Cohort, heads: Literal["all", "segmentation", "findings"]) ->
 
 
 def device(config: Config) -> torch.device:
-    """The device that the configuration asks for; ``auto`` takes a GPU when there is one."""
+    """The device that the configuration asks for; ``auto`` takes a GPU when there is one.
+
+    Raises:
+        ConfigError: ``cuda`` is asked for and torch sees no GPU.
+    """
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -181,6 +185,11 @@ def _settle_split(cohort: Cohort, out: Path) -> None:
 
 
 def data_folder(run: Path, data: Path | None) -> Path:
+    """``data``, or the cohort that the run was begun with.
+
+    Raises:
+        DataError: neither is known.
+    """
     if data is not None:
         return data
     try:

@@ -65,7 +65,7 @@ def run(config: Config, data: Path, out: Path, *, deadline: float | None = None)
             encoder = pretrain(config, data, out, deadline=deadline)
         train(config, data, out, encoder=encoder, deadline=deadline)
         if ranks.is_first():
-            evaluate(out, data=data)
+            evaluate(out)
             build_report(out)
     return out / "report.html"
 
@@ -90,11 +90,15 @@ def train(
 
 
 def evaluate(run: Path, *, data: Path | None = None, parts: Sequence[Part] = assess.JUDGED) -> Path:
-    """Judge a run's model on its held-out patients; returns ``metrics.json``."""
+    """Judge a run's model on its held-out patients; returns ``metrics.json``.
+
+    Those of the cohort ``data`` go to ``run/evaluations/<cohort>``, beside the run's own.
+    """
     with locked(run):
         model = trained.load(run, device=device(load(run / "config.yaml")))
         ground = prepare(model.config, data_folder(run, data), run, visiting=data is not None)
-        return assess.assess(model, ground.store, ground.parts, out=run, parts=parts)
+        out = run if data is None else run / "evaluations" / ground.provenance["cohort"]
+        return assess.assess(model, ground.store, ground.parts, out=out, parts=parts)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ A network only ever sees *display* units: CT windowed to 0..1, the others as the
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +51,16 @@ class Case:
     site: str | None = None
     protocol: str | None = None
     part: Part | None = None
+
+    def plot(self) -> "Figure":
+        """Every channel on the slice with most to see, labels outlined, as a matplotlib figure.
+
+        Raises:
+            DataError: a file cannot be read, or its grid differs from the first image's.
+        """
+        # A record lies below the room that reads files; only this view of it looks up.
+        figure: Figure = import_module("penumbra.data.picture").plot(self)
+        return figure
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""

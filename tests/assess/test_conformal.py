@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from lesion import TASK
 from penumbra.assess.conformal import Promised, coverage, true_volumes_ml
 from penumbra.data.preprocess import Prepared
 from penumbra.inference.maps import CaseMaps
 from penumbra.inference.promises import finding_set, volume_interval
 from penumbra.trained import Calibration, Trained
-from penumbra.types import Task, Uncertainty
+from penumbra.types import Uncertainty
 
-TASK = Task(
-    modality="mri",
-    channels=("flair",),
-    classes=("background", "lesion"),
-    label_values={0: 0, 1: 1},
-    regions={"WT": (1,)},
-    findings=("lesion present",),
-)
 Make = Callable[..., Prepared]
 
 

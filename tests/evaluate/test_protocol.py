@@ -263,14 +263,6 @@ def test_the_median_stands_beside_the_mean_under_its_own_name() -> None:
     assert (row.metric, row.value) == ("dice_median", 0.8)
 
 
-def test_the_table_of_cases_has_a_column_per_figure_and_gaps_where_undefined() -> None:
-    cases = [
-        protocol.CaseScores("a, 1", "a", {("dice", "whole"): 0.5}),
-        protocol.CaseScores("b", "b", {("dice", "whole"): float("nan"), ("ece", "all"): 0.25}),
-    ]
-    assert protocol.to_csv(cases) == ('case,patient,dice/whole,ece/all\n"a, 1",a,0.5,\nb,b,,0.25\n')
-
-
 def test_an_uncertainty_that_is_high_where_decisions_are_wrong_finds_them() -> None:
     c = cohort()
     wrong = (np.asarray(c.probability) >= 0.5) != (np.asarray(c.labels) == 1)

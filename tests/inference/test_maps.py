@@ -4,22 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from lesion import TASK
 from penumbra import trained
 from penumbra.bayes import bank
 from penumbra.config import Config, resolve
 from penumbra.data.preprocess import Prepared
 from penumbra.inference.maps import CaseMaps, map_case, windows
-from penumbra.types import Task
 
 Make = Callable[..., Prepared]
-TASK = Task(
-    modality="mri",
-    channels=("flair",),
-    classes=("background", "lesion"),
-    label_values={0: 0, 1: 1},
-    regions={"WT": (1,)},
-    findings=("lesion present",),
-)
 
 
 def mapped(prepared: Prepared, config: Config, draws: int = 3) -> CaseMaps:

@@ -10,6 +10,7 @@ import torch
 
 import penumbra as pn
 from penumbra.bayes import decompose
+from penumbra.errors import DataError
 from penumbra.inference.case import write_prediction
 from penumbra.types import Case
 
@@ -58,3 +59,18 @@ def test_uncertainty_and_case_show_themselves_briefly() -> None:
     with pytest.raises(ValueError, match="leaves two axes"):
         maps.plot()
     assert "<b>" not in Case(id="<b>", patient="p", images={})._repr_html_()
+
+
+def test_a_case_draws_its_channels_with_labels_outlined(
+    said: tuple[pn.Prediction, Path], tmp_path: Path
+) -> None:
+    _, folder = said
+    case = pn.read_cohort(folder / "data", modality="mri").cases[0]
+    pictures = case.plot().axes
+    assert [axes.get_title() for axes in pictures] == list(case.images)
+    assert all(axes.collections for axes in pictures)  # the outlines
+    pn.write_phantom(tmp_path, modality="xray", cases=3, seed=0, shape=(48, 48))
+    film = pn.read_cohort(tmp_path, modality="xray").cases[0]
+    assert film.plot().axes[0].images[0].get_array().shape == (48, 48)
+    with pytest.raises(DataError, match="no such file"):
+        Case(id="a", patient="a", images={"ct": tmp_path / "absent.nii.gz"}).plot()

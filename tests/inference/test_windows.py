@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lesion import TASK
 from penumbra import bayes, trained
 from penumbra.bayes.bank import Bank
 from penumbra.config import resolve
@@ -16,16 +17,7 @@ from penumbra.inference import windows as cutting
 from penumbra.inference.maps import map_case
 from penumbra.inference.windows import tile_size, tiles, windows
 from penumbra.model import Network
-from penumbra.types import Task
 
-TASK = Task(
-    modality="mri",
-    channels=("flair",),
-    classes=("background", "lesion"),
-    label_values={0: 0, 1: 1},
-    regions={"WT": (1,)},
-    findings=("lesion present",),
-)
 Make = Callable[..., Prepared]
 
 

@@ -6,7 +6,7 @@ import torch
 from penumbra.robust.attack import evaluate, noise, pgd
 from penumbra.robust.autopgd import apgd, checkpoints
 from penumbra.robust.ball import Norm, ball, change_size
-from penumbra.robust.blackbox import square, transferred
+from penumbra.robust.blackbox import square
 from penumbra.robust.objective import label_loss
 
 
@@ -93,14 +93,3 @@ def test_more_queries_never_help_the_defender(small_network, generator: torch.Ge
     final = square(watched, ball(image, eps=0.05), steps=30, generator=generator)
     best = torch.stack(seen).amax(0)
     torch.testing.assert_close(evaluate(objective, final).value, best)
-
-
-def test_a_transferred_image_is_scored_by_this_model(
-    small_network, generator: torch.Generator
-) -> None:
-    predict, other = small_network(2, 0), small_network(2, 1)
-    image = torch.rand((2, 1, 8, 8), generator=generator)
-    labels = predict(image).argmax(1)
-    objective = label_loss(predict, labels)
-    made = pgd(label_loss(other, labels), ball(image, eps=0.05), steps=5, generator=None)
-    torch.testing.assert_close(transferred(made, objective).value, objective(made))

@@ -64,7 +64,9 @@ def test_terms_enter_in_the_order_of_the_method(task: Task) -> None:
     settings = config(bayes__warm_start=0.75)
     assert names(terms(task, settings, 1)) == {"task"}
     assert names(terms(task, settings, 60)) == {"task", "adversarial", "clinical", "anatomy"}
-    late = names(terms(task, settings, 90))
+    parts = terms(task, settings, 90)
+    assert float(parts["weight/clean"]) == 1 + float(parts["weight/adversarial"])  # alpha 1/2
+    late = names(parts)
     assert late == {"task", "kl", "adversarial", "clinical", "anatomy", "attention"}
 
 

@@ -178,13 +178,25 @@ def sample_voxels(
 
     That is the union of prediction and reference, widened as in ``evaluate.segmentation``.
     """
-    predicted = label_map(probability)
-    roi = region_of_interest(predicted > 0, reference > 0, spacing_mm=spacing_mm)
-    roi &= reference != IGNORE
-    chosen = _thin(np.flatnonzero(roi), seed)
+    chosen = judged_places(
+        label_map(probability), reference, spacing_mm, most=VOXELS_PER_CASE, seed=seed
+    )
     flat = probability.reshape(len(probability), -1)[:, chosen].T
     labels = torch.from_numpy(reference.ravel()[chosen].astype(np.int64))
     return torch.from_numpy(np.log(np.maximum(flat, 1e-12))), labels
+
+
+def judged_places(
+    predicted: Integer[np.ndarray, "*space"],
+    reference: Integer[np.ndarray, "*space"],
+    spacing_mm: Sequence[float],
+    *,
+    most: int,
+    seed: int,
+) -> Integer[np.ndarray, " n"]:
+    """Flat indices of up to ``most`` voxels of the widened union of prediction and reference."""
+    roi = region_of_interest(predicted > 0, reference > 0, spacing_mm=spacing_mm)
+    return _thin(np.flatnonzero(roi & (reference != IGNORE)), seed, most)
 
 
 def expert_masks(case: Prepared) -> list[tuple[int, np.ndarray]]:
@@ -200,7 +212,7 @@ def expert_masks(case: Prepared) -> list[tuple[int, np.ndarray]]:
     return pairs
 
 
-def _thin(values: np.ndarray, seed: int) -> np.ndarray:
-    if len(values) <= VOXELS_PER_CASE:
+def _thin(values: np.ndarray, seed: int, most: int = VOXELS_PER_CASE) -> np.ndarray:
+    if len(values) <= most:
         return values
-    return np.random.default_rng(seed).choice(values, VOXELS_PER_CASE, replace=False)
+    return np.random.default_rng(seed).choice(values, most, replace=False)

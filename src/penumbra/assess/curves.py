@@ -46,7 +46,9 @@ def table_line(scored: CaseScores, *, part: str, site: str = "") -> dict[str, An
 
 
 def table_text(table: Sequence[dict[str, Any]]) -> str:
-    """The text of ``cases.csv``: one column per name that any line has."""
+    """A table as CSV: one column per name that any line has; no line, no text."""
+    if not table:
+        return ""
     columns = list(dict.fromkeys(name for line in table for name in line))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")

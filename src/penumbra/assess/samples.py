@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from penumbra.augment import to_display
+from penumbra.data.picture import axial
 from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.overlap import label_map
 from penumbra.files import atomic
@@ -45,13 +46,11 @@ class Samples:
         at = int(np.argmax((shown > 0.5).sum((0, 1)))) if shown.ndim == 3 else None
 
         def cut(array: np.ndarray) -> np.ndarray:
-            if at is None:
-                return np.asarray(array)
-            # RAS+ as radiologists look at it: anterior up, the patient's right on the left
-            return np.asarray(array[..., at]).swapaxes(-1, -2)[..., ::-1, ::-1]
+            return axial(array, at)
 
         settings = model.config
-        image = torch.from_numpy(cut(np.asarray(case.image)).astype(np.float32).copy())[None]
+        first = cut(np.asarray(case.image[0])).astype(np.float32).copy()
+        image = torch.from_numpy(first)[None, None]
         display = to_display(image, modality=settings.modality, window_hu=settings.data.window_hu)
         arrays = {"image": display[0, 0].numpy().clip(0, 1)}
         quality = 0.0

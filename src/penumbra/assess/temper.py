@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from penumbra import progress
+from penumbra.assess.calibrate import judged_places
 from penumbra.bayes import bank
 from penumbra.bayes.temper import has_width, tempered
 from penumbra.bayes.temper import temper as widen
@@ -20,10 +21,8 @@ from penumbra.bayes.temperature import fit_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
 from penumbra.evaluate.overlap import confusion, dice, label_map
-from penumbra.evaluate.segmentation import region_of_interest
 from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.trained import Trained
-from penumbra.types import IGNORE
 
 CASES = 6
 """Segmented validation cases looked at; radiographs are all looked at."""
@@ -107,11 +106,7 @@ def _voxels_of(case: Prepared, maps: CaseMaps, seed: int) -> np.ndarray:
     """Flat places around the mean weights' prediction and the reference: the same at any width."""
     assert maps.voxels is not None
     reference, predicted = np.asarray(case.segmentation), label_map(maps.voxels.probability.numpy())
-    roi = region_of_interest(predicted > 0, reference > 0, spacing_mm=case.spacing_mm)
-    found = np.flatnonzero(roi & (reference != IGNORE))
-    if len(found) > VOXELS:
-        found = np.random.default_rng(seed).choice(found, VOXELS, replace=False)
-    return found
+    return judged_places(predicted, reference, case.spacing_mm, most=VOXELS, seed=seed)
 
 
 @dataclass

@@ -184,6 +184,7 @@ def mm_of_water(spectrum: Spectrum) -> float:
 
 
 def draw_voltage(generator: torch.Generator) -> float:
+    """One of ``VOLTAGES_KVP``, each with equal chance."""
     index = torch.randint(len(VOLTAGES_KVP), (1,), generator=generator, device=generator.device)
     return VOLTAGES_KVP[int(index)]
 

@@ -39,7 +39,11 @@ def evaluate(
     run: AnyRun = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", callback=existing, help="Another cohort to score on."),
+        typer.Option(
+            metavar="FOLDER",
+            callback=existing,
+            help="Another cohort; results go to RUN/evaluations/COHORT.",
+        ),
     ] = None,
     predictions: Predictions = None,
     labels: Labels = None,
@@ -50,8 +54,8 @@ def evaluate(
     if predictions is None:
         from penumbra import pipeline
 
-        run = _needed(run, predictions, labels)
-        done([pipeline.evaluate(run, data=data)], f"penumbra report {run}")
+        metrics = pipeline.evaluate(_needed(run, predictions, labels), data=data)
+        done([metrics], f"penumbra report {metrics.parent}")
         return
     labels = _labels(run, labels)
     from penumbra import foreign

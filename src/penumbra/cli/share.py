@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penumbra.cli.verbs import app, done, existing, writable
+from penumbra.cli.verbs import Run, app, done, existing, writable
 from penumbra.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ LOOPBACK = "127.0.0.1"
 Predictions = Annotated[
     Path, typer.Argument(metavar="PRED", callback=existing, help="A folder from predict.")
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", callback=existing, help="A run folder.")]
 Port = Annotated[int, typer.Option(min=1024, max=65535, help="On this computer only.")]
 
 

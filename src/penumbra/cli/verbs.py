@@ -93,8 +93,7 @@ def run(
     max_time: MaxTime = None,
 ) -> None:
     """The whole method: pre-train, train, calibrate, evaluate, report. Resumes where it stopped."""
-    config = _configure(preset, settings, size, seed=seed, device=device)
-    folder = writable(out or Path("runs") / config.name)
+    config, folder = _begin(preset, settings, size, out, seed=seed, device=device)
     from penumbra import pipeline
 
     report = pipeline.run(config, data, folder, deadline=_deadline(max_time))
@@ -126,7 +125,8 @@ def check(
         typer.echo(f"problem: {problem}")
     if report.problems:
         raise DataError(f"{data}: {len(report.problems)} problem(s), listed above; mend them first")
-    done([], f"penumbra run --preset {preset} --data {data}")
+    asked = f" --size {size}" if size else ""
+    done([], f"penumbra run --preset {preset} --data {data}{asked}")
 
 
 @app.command()
@@ -141,8 +141,7 @@ def pretrain(
     max_time: MaxTime = None,
 ) -> None:
     """Learn an encoder from the scans alone; no labels are read."""
-    config = _configure(preset, settings, size, seed=seed, device=device)
-    folder = writable(out or Path("runs") / config.name)
+    config, folder = _begin(preset, settings, size, out, seed=seed, device=device)
     from penumbra import pipeline
 
     encoder = pipeline.pretrain(config, data, folder, deadline=_deadline(max_time))
@@ -165,8 +164,7 @@ def train(
     ] = None,
 ) -> None:
     """Train the Bayesian network, from a pre-trained encoder or from scratch."""
-    config = _configure(preset, settings, size, seed=seed, device=device)
-    folder = writable(out or Path("runs") / config.name)
+    config, folder = _begin(preset, settings, size, out, seed=seed, device=device)
     from penumbra import pipeline
 
     deadline = _deadline(max_time)
@@ -186,6 +184,20 @@ def demo(
 
     page = pipeline.demo(out, modality=modality, seed=seed)
     done([page], f"open {page}; then penumbra check FOLDER --preset NAME on your own scans")
+
+
+def _begin(
+    preset: str,
+    settings: Sequence[str] | None,
+    size: Literal["tiny", "small", "full"] | None,
+    out: Path | None,
+    *,
+    seed: int | None,
+    device: str | None,
+) -> "tuple[Config, Path]":
+    """What a stage is asked, and the folder where its run is kept."""
+    config = _configure(preset, settings, size, seed=seed, device=device)
+    return config, writable(out or Path("runs") / config.name)
 
 
 def _configure(

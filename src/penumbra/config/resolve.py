@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from penumbra.config.schema import Config, Size
-from penumbra.errors import ConfigError
+from penumbra.errors import ConfigError, first_line
 
 
 def preset_names() -> list[str]:
@@ -45,11 +45,15 @@ def resolve(
 
 
 def load(path: Path) -> Config:
-    """Read a resolved ``config.yaml``."""
+    """Read a resolved ``config.yaml``.
+
+    Raises:
+        ConfigError: it cannot be read, or holds a setting that is not valid.
+    """
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({_first_line(error)})") from error
+        raise ConfigError(f"{path}: cannot be read as YAML ({first_line(error)})") from error
     return validate(tree, source=str(path))
 
 
@@ -95,7 +99,7 @@ def _read_preset(preset: str) -> dict[str, Any]:
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read ({_first_line(error)})") from error
+            raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
     elif preset in preset_names():
         text = (resources.files("penumbra") / "presets" / f"{preset}.yaml").read_text()
     else:
@@ -105,7 +109,7 @@ def _read_preset(preset: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{preset}: not valid YAML ({_first_line(error)})") from error
+        raise ConfigError(f"{preset}: not valid YAML ({first_line(error)})") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{preset}: expected a mapping of settings, got {type(tree).__name__}")
     return tree
@@ -132,7 +136,3 @@ def _merge(tree: dict[str, Any], update: Mapping[str, Any]) -> None:
             _merge(tree[key], value)
         else:
             tree[key] = value
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -13,10 +13,14 @@ Draws = Annotated[int, Field(ge=1)] | Literal["auto", "propagate"]
 
 
 class Section(BaseModel):
+    """Settings that refuse what they do not know and never change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Data(Section):
+    """How scans are read, prepared and cut into patches."""
+
     dim: Literal[2, 3] = Field(2, description="2: slice-wise or radiographs; 3: volumes")
     patch: tuple[int, ...] = Field(
         (128, 128), description="patch shape in voxels, one per dimension"
@@ -55,6 +59,8 @@ class Data(Section):
 
 
 class Pretrain(Section):
+    """Stage 1: L_self and its views (METHOD 1)."""
+
     steps: int = Field(200, ge=0, description="optimizer steps; 0 skips pre-training")
     batch: int = Field(32, ge=2)
     lr: float = Field(1e-4, gt=0)
@@ -83,6 +89,8 @@ class Pretrain(Section):
 
 
 class Model(Section):
+    """The network's shape."""
+
     architecture: Literal["penumbra", "dynunet", "swin-unetr", "densenet121"] = Field(
         "penumbra", description="or a published network, to compare with"
     )
@@ -93,6 +101,8 @@ class Model(Section):
 
 
 class Bayes(Section):
+    """The posterior over decoder and heads (METHOD 2.1)."""
+
     posterior: Literal["variational", "dropout", "laplace", "none"] = Field(
         "variational", description="over decoder and heads; laplace: over the last layers, post hoc"
     )
@@ -126,6 +136,8 @@ class Bayes(Section):
 
 
 class Adversarial(Section):
+    """L_adv (METHOD 2.3)."""
+
     weight: float = Field(0.5, ge=0, description="lambda_adv; 0 switches the term off")
     alpha: float = Field(0.5, ge=0, le=1, description="share of the clean loss inside L_adv")
     eps: float = Field(2 / 255, ge=0, description="radius in display-range units")
@@ -145,6 +157,8 @@ class Adversarial(Section):
 
 
 class Attention(Section):
+    """Gates and the losses that teach them (METHOD 3)."""
+
     gates: bool = True
     weight: float = Field(0.02, ge=0, description="lambda_att")
     direction: Literal["align", "reliable", "off"] = "reliable"
@@ -161,6 +175,8 @@ class Attention(Section):
 
 
 class Train(Section):
+    """Stage 2: the loop and L_task (METHOD 4)."""
+
     steps: int = Field(600, ge=1)
     batch: int = Field(16, ge=1)
     lr: float = Field(1e-4, gt=0)
@@ -191,6 +207,8 @@ class Train(Section):
 
 
 class Evaluate(Section):
+    """What is measured on held-out patients, and how hard (METHOD 5)."""
+
     draws: Draws = Field(
         8, description="posterior draws; auto: as many as the maps need; propagate: no draws"
     )

@@ -17,7 +17,7 @@ import numpy as np
 from penumbra.data.radiograph import assumed_affine
 from penumbra.data.slices import place_slices
 from penumbra.data.volume import Volume, in_ras, refuse_size
-from penumbra.errors import DataError
+from penumbra.errors import DataError, first_line
 
 RADIOGRAPHY = {"CR", "DX", "RG", "MG", "RF", "XA", "PX", "IO"}
 NOT_IMAGES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "OT", "DOC"}
@@ -81,14 +81,14 @@ def read(path: Path) -> Volume:
     try:
         headers = list(_images(path, pydicom))
     except broken as error:
-        raise DataError(f"{path}: cannot be read as DICOM ({_line(error)})") from error
+        raise DataError(f"{path}: cannot be read as DICOM ({first_line(error)})") from error
     series = _one_series(path, headers)
     try:
         return _assemble(path, series)
     except broken as error:
         raise DataError(
-            f"{path}: its pixels cannot be decoded ({_line(error)}); the series is damaged or its "
-            "compression is not supported, convert it to NIfTI or uncompressed DICOM"
+            f"{path}: its pixels cannot be decoded ({first_line(error)}); the series is damaged or "
+            "its compression is not supported, convert it to NIfTI or uncompressed DICOM"
         ) from error
 
 
@@ -278,7 +278,3 @@ def _with_tags(volume: Volume, dataset: Any, told: list[tuple[str, str]]) -> Vol
         volume.full_scale,
         (*_said(dataset).items(), *told),
     )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

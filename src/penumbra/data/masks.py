@@ -110,7 +110,11 @@ def _runs(counts: str) -> list[int]:
 
 
 def outlined_findings(path: Path) -> dict[str, set[str]]:
-    """Film -> findings with a non-empty outline in a CheXlocalize file."""
+    """Film -> findings with a non-empty outline in a CheXlocalize file.
+
+    Raises:
+        DataError: it is not one.
+    """
     back = {theirs: ours for ours, theirs in CHEXLOCALIZE_NAMES.items()}
     found = {}
     for film, entry in _tree(path, path.stat().st_mtime_ns).items():

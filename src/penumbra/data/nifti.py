@@ -9,7 +9,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from penumbra.data.volume import Volume, in_ras, refuse_size
-from penumbra.errors import DataError
+from penumbra.errors import DataError, first_line
 
 SUFFIXES = (".nii.gz", ".nii")
 _BROKEN = (
@@ -51,7 +51,7 @@ def read(path: Path, *, frame: int | None = None, label: bool = False) -> Volume
             array = _voxels(image, path, frame, label)
     except _BROKEN as error:
         raise DataError(
-            f"{path}: cannot be read to its end ({_line(error)}); "
+            f"{path}: cannot be read to its end ({first_line(error)}); "
             "the file is truncated or damaged, copy it again"
         ) from error
     return in_ras(array, image.affine, path)
@@ -68,7 +68,7 @@ def read_all(path: Path) -> list[Volume]:
         array = np.asarray(image.dataobj, dtype=np.float32)
     except _BROKEN as error:
         raise DataError(
-            f"{path}: cannot be read to its end ({_line(error)}); "
+            f"{path}: cannot be read to its end ({first_line(error)}); "
             "the file is truncated or damaged, copy it again"
         ) from error
     array = array if array.ndim == 4 else array[..., None]
@@ -80,7 +80,7 @@ def _open(path: Path) -> nib.Nifti1Image:
         image = nib.load(path)
     except _BROKEN as error:
         raise DataError(
-            f"{path}: not a readable NIfTI file ({_line(error)}); copy it again or convert it"
+            f"{path}: not a readable NIfTI file ({first_line(error)}); copy it again or convert it"
         ) from error
     shape = tuple(int(n) for n in image.shape)
     refuse_size(shape, path)
@@ -132,7 +132,3 @@ def as_labels(array: np.ndarray, path: Path) -> np.ndarray:
             "write class ids, not probabilities, into a segmentation"
         )
     return rounded.astype(np.int32)
-
-
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -58,6 +58,7 @@ class Plan:
 
 
 def write_mri(root: Path, plans: list[Plan], shape: tuple[int, ...], ambiguity: float) -> None:
+    """Brains in the BraTS layout, with ``participants.csv`` and the truth beside them."""
     rows = []
     x, y, z = shape
     for p in plans:
@@ -81,6 +82,7 @@ def write_mri(root: Path, plans: list[Plan], shape: tuple[int, ...], ambiguity: 
 
 
 def write_ct(root: Path, plans: list[Plan], shape: tuple[int, ...], ambiguity: float) -> None:
+    """Abdomens in HU in the multi-atlas layout, with ``dataset.json`` and the truth beside them."""
     rows, pairs = [], []
     x, y, z = shape
     for folder in ("imagesTr", "labelsTr"):
@@ -107,6 +109,7 @@ def write_ct(root: Path, plans: list[Plan], shape: tuple[int, ...], ambiguity: f
 def write_xray(
     root: Path, cohort: str, plans: list[Plan], shape: tuple[int, ...], ambiguity: float
 ) -> None:
+    """Chest films in CheXpert's layout, with outlined regions and the truth beside them."""
     rng = np.random.default_rng([plans[0].seed, 1])
     films: dict[Part, list[list[str]]] = {"train": [], "val": [], "test": []}
     regions: list[list[str]] = []

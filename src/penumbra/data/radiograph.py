@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from penumbra.data.volume import Volume, refuse_size
-from penumbra.errors import DataError
+from penumbra.errors import DataError, first_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _KINDS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -50,12 +50,6 @@ def read_mask(path: Path) -> np.ndarray:
     return _grey(path) > 0
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Rows and columns, from the header alone."""
-    with _opened(path) as image:
-        return image.height, image.width
-
-
 def _opened(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
@@ -63,7 +57,7 @@ def _opened(path: Path) -> Image.Image:
             image = Image.open(path, formats=_KINDS)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
         raise DataError(
-            f"{path}: not a readable image ({str(error).splitlines()[0][:120]}); "
+            f"{path}: not a readable image ({first_line(error)}); "
             "PNG, JPEG, TIFF and BMP are read, up to 89 million pixels"
         ) from error
     refuse_size((image.height, image.width), path)

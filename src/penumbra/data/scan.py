@@ -14,6 +14,11 @@ from penumbra.types import Case, Task
 
 
 def read_channels(case: Case, task: Task) -> Mapping[str, Volume]:
+    """Channel -> image, for the channels of the task that the case has, all on one grid.
+
+    Raises:
+        DataError: the case has none of them, a file cannot be read, or their grids differ.
+    """
     names = [c for c in task.channels if c in case.images]
     if not names:
         raise DataError(
@@ -32,6 +37,11 @@ def read_channels(case: Case, task: Task) -> Mapping[str, Volume]:
 
 
 def refuse_other_grid(a: Volume, b: Volume, first: Path, second: Path) -> None:
+    """Check that two images share their shape and, to half a voxel, their place in space.
+
+    Raises:
+        DataError: they do not; the message names both files.
+    """
     if a.array.shape != b.array.shape:
         raise DataError(
             f"{second}: shape {_x(b.file_shape)} differs from {_x(a.file_shape)} of {first.name}; "
@@ -47,6 +57,11 @@ def refuse_other_grid(a: Volume, b: Volume, first: Path, second: Path) -> None:
 def finite(
     array: Float[np.ndarray, "*space"], path: Path, notes: list[str]
 ) -> Float[np.ndarray, "*space"]:
+    """The image with NaN and infinite voxels set to its minimum, which ``notes`` then says.
+
+    Raises:
+        DataError: no voxel is finite, or all are equal.
+    """
     finite = np.isfinite(array)
     if not finite.any():
         raise DataError(f"{path}: every voxel is NaN or infinite; export the image again")
@@ -62,6 +77,12 @@ def finite(
 
 
 def read_labels(case: Case, task: Task, reference: Volume) -> Integer[np.ndarray, "*space"] | None:
+    """Class indices in the grid of ``reference``; None where nothing is asked or labelled.
+
+    Raises:
+        DataError: the file cannot be read, lies on another grid, or holds a value that the task
+            does not know.
+    """
     if case.segmentation is None or not task.classes:
         return None
     volume = load_volume(case.segmentation, label=True)
@@ -85,6 +106,11 @@ def read_labels(case: Case, task: Task, reference: Volume) -> Integer[np.ndarray
 def read_regions(
     case: Case, task: Task, shape: tuple[int, ...]
 ) -> dict[int, Bool[np.ndarray, "*space"]]:
+    """Map number -> expert mask that is not empty: 0 the region of interest, 1 + j finding j.
+
+    Raises:
+        DataError: a mask cannot be read, or its shape is not ``shape``.
+    """
     regions: dict[int, Bool[np.ndarray, "*space"]] = {}
     for name, path in sorted(case.masks.items()):
         finding = masks.finding_of(name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from penumbra.errors import DataError
+from penumbra.errors import DataError, first_line
 from penumbra.types import Part
 
 PART_NAMES: dict[str, Part] = {
@@ -49,7 +49,11 @@ def read_csv(path: Path, *, required: Sequence[str] = ()) -> list[dict[str, str]
 
 
 def read_columns(path: Path) -> list[str]:
-    """The header of a CSV file."""
+    """The header of a CSV file.
+
+    Raises:
+        DataError: it cannot be read as UTF-8.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return [c.strip() for c in next(csv.reader(file), [])]
@@ -67,12 +71,15 @@ def read_json(path: Path) -> Any:
         refuse_large(path)
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        first = str(error).splitlines()[0][:200]
-        raise DataError(f"{path}: cannot be read as JSON ({first})") from error
+        raise DataError(f"{path}: cannot be read as JSON ({first_line(error)})") from error
 
 
 def refuse_large(path: Path) -> None:
-    """Refuse a text file that no data set has, before it is read into memory."""
+    """Refuse a text file that no data set has, before it is read into memory.
+
+    Raises:
+        DataError: it is larger than ``MAX_BYTES``.
+    """
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: {path.stat().st_size} bytes is too large for a table")
 

@@ -48,12 +48,6 @@ class Findings:
     patients: Sequence[str]
 
 
-def choose_thresholds(validation: Findings) -> list[float]:
-    """Youden's threshold of every finding, to be used on other cases."""
-    p, labels = as_numpy(validation.probability), as_numpy(validation.labels)
-    return [ranking.choose_threshold(p[:, j], labels[:, j]) for j in range(p.shape[1])]
-
-
 def score_findings(
     cohort: Findings,
     *,
@@ -65,8 +59,8 @@ def score_findings(
 ) -> list[Row]:
     """AUROC, AUPRC, accuracy, sensitivity, specificity, ECE, Brier and NLL per finding and mean.
 
-    ``thresholds`` come from validation cases (``choose_thresholds``); without them 0.5 is used. A
-    finding with one class only has no AUROC and AUPRC: NaN, and counted in the mean's
+    ``thresholds`` come from validation cases (``ranking.choose_threshold``); without them 0.5 is
+    used. A finding with one class only has no AUROC and AUPRC: NaN, and counted in the mean's
     ``undefined``; ``supported`` is the mean without the findings of a handful of patients.
     Confidence in ECE is the probability of "present" (marginal calibration).
 

@@ -5,8 +5,6 @@ with a bootstrap interval; ``findings.score_findings`` makes the rows of image-l
 figures exist only over a cohort; ``to_json`` writes ``metrics.json`` (docs/metrics.md).
 """
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -173,22 +171,6 @@ def to_json(rows: Sequence[Row]) -> str:
     """The text of ``metrics.json``; NaN becomes ``null``, since JSON has no NaN."""
     tree = {"schema": SCHEMA, "rows": [_plain(each) for each in rows]}
     return json.dumps(tree, indent=1, allow_nan=False) + "\n"
-
-
-def to_csv(cases: Sequence[CaseScores]) -> str:
-    """The text of ``cases.csv``: one line per case, one column per ``metric/label``.
-
-    An undefined figure is an empty field.
-    """
-    keys = list(dict.fromkeys(key for case in cases for key in case.scores))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "patient", *("/".join(key) for key in keys)])
-    for case in cases:
-        values = [case.scores.get(key, math.nan) for key in keys]
-        shown = ["" if math.isnan(v) else f"{v:.6g}" for v in values]
-        writer.writerow([case.case, case.patient, *shown])
-    return text.getvalue()
 
 
 def from_json(text: str) -> list[Row]:

@@ -4,8 +4,6 @@ Labels are 1 present, 0 absent, NaN not stated, -1 uncertain; the last two are l
 metric takes optional case weights, one row per bootstrap resample, and works on all rows at once.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -75,30 +73,6 @@ def weighted_average_precision(
     return np.where(negative.sum(axis=1) > 0, value, np.nan)
 
 
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """Rates of "positive when the score is at least the threshold"; NaN without such cases."""
-
-    accuracy: float
-    sensitivity: float
-    specificity: float
-    f1: float
-
-
-def at_threshold(scores: Array, labels: Array, threshold: float) -> Decisions:
-    """The rates of a threshold that was chosen on other cases (see ``choose_threshold``)."""
-    kept, truth = _kept(scores, labels)
-    called, true = kept >= threshold, truth == 1
-    hit, rejected = int((called & true).sum()), int((~called & ~true).sum())
-    positives = int(true.sum())
-    return Decisions(
-        accuracy=_share(hit + rejected, len(true)),
-        sensitivity=_share(hit, positives),
-        specificity=_share(rejected, len(true) - positives),
-        f1=_share(2 * hit, int(called.sum()) + positives),
-    )
-
-
 def choose_threshold(scores: Array, labels: Array) -> float:
     """The score that maximises sensitivity + specificity (Youden), for use on other cases.
 
@@ -147,7 +121,3 @@ def _by_threshold(
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")

@@ -172,6 +172,9 @@ def crossed_bootstrap(
     ``a - b`` over ``b`` for the relative gain of arm a. Missing entries are left out and counted.
 
     With a single seed only the patients vary, and the interval says nothing about trainings.
+
+    Raises:
+        ValueError: ``groups`` does not name one patient per column.
     """
     below = np.ones_like(values) if over is None else over
     defined = ~(np.isnan(values) | np.isnan(below))

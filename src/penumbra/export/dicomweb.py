@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from penumbra.errors import DataError
+from penumbra.errors import DataError, first_line
 
 
 def fetch_series(url: str, folder: Path, *, study: str, series: str) -> Path:
@@ -17,7 +17,7 @@ def fetch_series(url: str, folder: Path, *, study: str, series: str) -> Path:
     try:
         found = client.retrieve_series(study_instance_uid=study, series_instance_uid=series)
     except Exception as error:  # the client lets every kind of transport error through
-        raise DataError(f"{url}: cannot retrieve series {series} ({_line(error)})") from error
+        raise DataError(f"{url}: cannot retrieve series {series} ({first_line(error)})") from error
     if not found:
         raise DataError(f"{url}: has no instance of series {series}; check the two identifiers")
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def find_series(url: str, *, modality: str, study: str | None = None) -> list[tu
     try:
         found = client.search_for_series(study, search_filters={"Modality": modality})
     except Exception as error:
-        raise DataError(f"{url}: cannot search ({_line(error)})") from error
+        raise DataError(f"{url}: cannot search ({first_line(error)})") from error
     return [(each["0020000D"]["Value"][0], each["0020000E"]["Value"][0]) for each in found]
 
 
@@ -52,7 +52,7 @@ def store(url: str, paths: Sequence[Path]) -> None:
     try:
         answer = client.store_instances([pydicom.dcmread(path) for path in paths])
     except Exception as error:
-        raise DataError(f"{url}: cannot store ({_line(error)})") from error
+        raise DataError(f"{url}: cannot store ({first_line(error)})") from error
     refused = answer.get("FailedSOPSequence") or []
     if refused:
         raise DataError(f"{url}: refused {len(refused)} of {len(paths)} objects; see its log")
@@ -68,7 +68,3 @@ def _client(url: str) -> Any:
     if not url.startswith(("http://", "https://")):
         raise DataError(f"{url}: not a DICOMweb address; expected http:// or https://")
     return DICOMwebClient(url)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -16,7 +16,7 @@ from penumbra.data import labels as label_tables
 from penumbra.data import nifti, tables
 from penumbra.data.geometry import load_volume, same_grid
 from penumbra.data.volume import Volume, in_ras, refuse_size
-from penumbra.errors import DataError
+from penumbra.errors import DataError, first_line
 from penumbra.types import Task
 
 KEYS = ("probabilities", "softmax")
@@ -156,7 +156,7 @@ def _npz(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
             array = archive[key]
     except broken as error:
         raise DataError(
-            f"{path}: not a readable npz ({_line(error)}); predict the case again"
+            f"{path}: not a readable npz ({first_line(error)}); predict the case again"
         ) from error
     if array.ndim != 4:
         raise DataError(f"{path}: has {array.ndim} axes; expected class, z, y, x")
@@ -269,7 +269,3 @@ def _as_probabilities(
 
 def _x(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -17,6 +17,7 @@ from skimage.segmentation import find_boundaries
 from penumbra.attend.scale import color_range, flat
 from penumbra.augment import to_display
 from penumbra.config import Config
+from penumbra.data.picture import axial
 from penumbra.data.preprocess import Prepared
 
 COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
@@ -75,17 +76,17 @@ def panels(
     """The outlined image, then each map over it."""
     labels, attention = arrays.get("segmentation"), _attention(record, arrays)
     at, aspect = _slice(labels, attention), _aspect(case)
-    image = torch.from_numpy(np.array(_cut(case.image[0], at), dtype=np.float32))[None, None]
+    image = torch.from_numpy(np.array(axial(case.image[0], at), dtype=np.float32))[None, None]
     display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
     gray = (255 * display[0, 0].numpy().clip(0, 1)).round().astype(np.uint8)
     outlined = np.repeat(gray[..., None], 3, -1)
     if labels is not None:
-        _outline(outlined, _cut(labels, at))
+        _outline(outlined, axial(labels, at))
     shown = [Panel("segmentation" if labels is not None else "image", outlined, aspect)]
     for name in COLORMAPS:
         values = attention if name == "attention" else arrays.get(name)
         if values is not None:
-            shown.append(_panel(name, gray, _cut(values, at), aspect))
+            shown.append(_panel(name, gray, axial(values, at), aspect))
     return shown
 
 
@@ -120,11 +121,6 @@ def _slice(
         return None
     shown = labels > 0 if labels is not None and (labels > 0).any() else attention
     return int(np.argmax(shown.sum((0, 1))))
-
-
-def _cut(array: np.ndarray, at: int | None) -> np.ndarray:
-    """The picture as a radiologist holds it: anterior up, the patient's right on the left."""
-    return np.asarray(array) if at is None else np.asarray(array[::-1, ::-1, at]).T
 
 
 def _aspect(case: Prepared) -> float:

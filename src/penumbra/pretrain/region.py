@@ -94,16 +94,6 @@ def lung_zones(position: Float[Tensor, "*b 2"]) -> Int[Tensor, "*b"]:
     return torch.where(position.isnan().any(-1), UNKNOWN, side * 3 + third)
 
 
-def flip(position: Float[Tensor, "*b axes"], *, axes: tuple[int, ...]) -> Float[Tensor, "*b axes"]:
-    """Position of the same crop after the *body* has been mirrored along ``axes``.
-
-    A left liver is a right one after a left-right flip: labels come from the new position.
-    """
-    mirrored = torch.zeros(position.shape[-1], dtype=torch.bool, device=position.device)
-    mirrored[list(axes)] = True
-    return torch.where(mirrored, 1 - position, position)
-
-
 def without_leak(
     position: Float[Tensor, "b axes"], valid: Bool[Tensor, "b *space"]
 ) -> Float[Tensor, "b axes"]:

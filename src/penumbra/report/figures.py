@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from penumbra.report.drawing import INK, MARKERS, MUTED, PANEL, SERIES, draw
 from penumbra.report.words import spell
@@ -88,7 +88,7 @@ def robustness(rows: Rows) -> list[Markup]:
     disturbed = sorted((row for row in measured if not _is_clean(row)), key=kind)
     figures = []
     for (what, metric), group in groupby(disturbed, key=kind):
-        title = f"{spell(metric)} under {'attack' if what == 'attack' else 'acquisition shift'}"
+        title = f"{spell(metric)} under {'attack' if what == 'attack' else 'shift'}"
         figures.append(_families(list(group), what, title, clean.get(metric)))
     return figures
 
@@ -197,6 +197,7 @@ def _curves(
             line.set_marker(MARKERS[i % 8] if len(x) < 30 else "")
         if log and positive and spread > 30:
             axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="step")
 
     return draw(title, paint)
@@ -228,4 +229,4 @@ def uncertainty_against_score(
         axes.scatter(x[flagged], y[flagged], 26, color=SERIES[1], marker="D", label="worst cases")
         axes.set(xlabel=spell(metric), ylabel="case uncertainty", ylim=(0, 1.08 * y.max() or 1))
 
-    return draw("Does uncertainty point to the failures?", paint)
+    return draw("Does uncertainty point to the failures?", paint, left=0.85)

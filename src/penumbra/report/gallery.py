@@ -17,6 +17,7 @@ from penumbra.augment import INTENSITY, families, shift, to_display, two_views
 from penumbra.augment.profile import Amount, profile_for
 from penumbra.data.body import body_mask
 from penumbra.data.geometry import load_volume
+from penumbra.data.picture import axial
 from penumbra.errors import DataError
 from penumbra.types import Modality
 
@@ -161,8 +162,7 @@ def _slice(
     elif modality == "xray":
         array = np.clip(array / (top or max(float(array.max()), 1e-6)), 0, 1)
     if array.ndim == 3:
-        array = array[..., int(body.sum((0, 1)).argmax())]
-        array = array.T[::-1, ::-1]  # anterior up, the patient's right on the left
+        array = axial(array, int(body.sum((0, 1)).argmax()))
         spacing = (spacing[1], spacing[0])
     return array, (float(spacing[0]), float(spacing[1]))
 

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float, Int
 
-from penumbra.errors import DataError
+from penumbra.errors import DataError, first_line
 
 T = TypeVar("T")
 Tree = Mapping[str, Any]
@@ -93,9 +93,9 @@ def _parsed(path: Path, parse: Callable[[Path], T]) -> T:
     try:
         return parse(path)
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{path}: cannot be read ({reason}); run `penumbra evaluate` on this folder again"
+            f"{path}: cannot be read ({first_line(error)}); run `penumbra evaluate` on this folder "
+            "again"
         ) from error
 
 

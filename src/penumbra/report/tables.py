@@ -24,6 +24,8 @@ MOST_TILES = 6
 RANKED_BY = "uncertainty/epistemic/region"
 """The uncertainty by which cases are ranked for review."""
 OVERALL = ("mean", "all", "", RANKED_BY, "segmentation")
+ROUNDING = 1e-12
+"""Below, a value is what floating point left of a zero."""
 SIDE = ("_volume", "_mass", "ece_class")
 """Variants of a metric that a reader sees on demand."""
 
@@ -137,12 +139,14 @@ def show(value: float) -> str:
     """A number in three digits; what was not measured is a dash.
 
     Example:
-        >>> show(0.84321), show(12.345), show(1234.5), show(float("nan"))
-        ('0.843', '12.3', '1234', '—')
+        >>> show(0.84321), show(12.345), show(1234.5), show(-2e-16), show(float("nan"))
+        ('0.843', '12.3', '1234', '0', '—')
     """
     if not math.isfinite(value):
         return "—"
-    if value == 0 or abs(value) >= 1000:
+    if abs(value) < ROUNDING:
+        return "0"
+    if abs(value) >= 1000:
         return f"{value:.0f}"
     decimals = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1
     return f"{value:.{decimals}f}" if abs(value) >= 0.001 else f"{value:.1e}"

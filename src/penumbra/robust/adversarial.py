@@ -1,15 +1,14 @@
 """The adversarial term of training (proposal 2.2.3): examples, uncertainty weights, loss."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from penumbra.robust.attack import evaluate, fgsm, pgd
-from penumbra.robust.ball import Ball, Norm, ball
-from penumbra.robust.objective import Objective, Predict, label_loss
+from penumbra.robust.attack import fgsm, pgd
+from penumbra.robust.ball import Norm, ball
+from penumbra.robust.objective import Predict, label_loss
 
 
 def perturb(
@@ -48,23 +47,6 @@ def perturb(
     if steps == 1:
         return fgsm(objective, around, generator=generator)
     return pgd(objective, around, steps=steps, generator=generator, keep="last")
-
-
-def one_step_gap(
-    objective: Objective, around: Ball, *, generator: torch.Generator, steps: int = 10
-) -> float:
-    """How much more PGD adds to the loss than FGSM does, as a ratio: watch it while training.
-
-    Near 1 or a little above while training is healthy. When it jumps, the model has learned to
-    deceive the one-step attack (catastrophic overfitting, Wong et al. 2020): train with more steps.
-    Infinite when FGSM adds nothing.
-    """
-    clean = evaluate(objective, around.image).value.mean()
-    single = evaluate(objective, fgsm(objective, around, generator=generator)).value.mean()
-    iterated = pgd(objective, around, steps=steps, generator=generator)
-    gained = float(single - clean)
-    more = float(evaluate(objective, iterated).value.mean() - clean)
-    return more / gained if gained > 0 else math.inf
 
 
 def uncertainty_weights(

@@ -72,22 +72,17 @@ def pgd(
     return x if keep == "last" else _stronger(best, evaluate(objective, x)).image
 
 
-def restarted(attacks: Iterable[Tensor], objective: Objective) -> Attacked:
-    """The worst case per image over attacked images, scored by the same objective.
-
-    Example:
-        >>> mean = lambda x: x.mean((1, 2))
-        >>> restarted([torch.zeros(1, 1, 2), torch.ones(1, 1, 2)], mean).value
-        tensor([1.])
-    """
-    return worst(evaluate(objective, image) for image in attacks)
-
-
 def worst(candidates: Iterable[Attacked]) -> Attacked:
-    """Per image, the candidate with the largest value.
+    """Per image, the candidate with the largest value: of restarts, of methods.
 
     Raises:
         ValueError: there is no candidate.
+
+    Example:
+        >>> def mean(x):
+        ...     return x.mean((1, 2))
+        >>> worst(evaluate(mean, x) for x in (torch.zeros(1, 1, 2), torch.ones(1, 1, 2))).value
+        tensor([1.])
     """
     remaining: Iterator[Attacked] = iter(candidates)
     best = next(remaining, None)

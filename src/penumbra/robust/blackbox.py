@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from penumbra.robust.attack import Attacked, evaluate, worst
+from penumbra.robust.attack import evaluate, worst
 from penumbra.robust.ball import Ball, ascend, project
 from penumbra.robust.objective import Objective
 
@@ -37,14 +37,6 @@ def square(
         proposal = project(torch.where(box, moved, best.image), around)
         best = worst([best, evaluate(objective, proposal)])
     return best.image
-
-
-def transferred(image: Float[Tensor, "b c *space"], objective: Objective) -> Attacked:
-    """What an image made against another model (the mean weights, another seed) does to this one.
-
-    Transfer attack: make ``image`` with any attack on the other model's objective.
-    """
-    return evaluate(objective, image)
 
 
 def _stripes(around: Ball, generator: torch.Generator) -> Tensor:

@@ -146,7 +146,11 @@ def run_attack(
     ladder: Ladder,
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
-    """The images that one attack on the labels makes, one per restart."""
+    """The images that one attack on the labels makes, one per restart.
+
+    Raises:
+        ValueError: the method attacks the uncertainty.
+    """
 
     def objective(weighting: Weighting = "plain") -> Objective:
         loss = label_loss(predict, labels, weighting=weighting)

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from penumbra.errors import PenumbraError
+from penumbra.errors import PenumbraError, first_line
 
 
 def _end_with_the_server() -> None:
@@ -20,6 +20,7 @@ def _end_with_the_server() -> None:
 
 
 def main() -> None:
+    """Predict; a mistake ends in one line on standard error and exit code 1."""
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     from penumbra.inference.scan import predict_scans
 
@@ -27,8 +28,7 @@ def main() -> None:
     try:
         predict_scans(run, [scan], out)
     except (PenumbraError, OSError) as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"penumbra: {line}", file=sys.stderr)
+        print(f"penumbra: {first_line(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -60,11 +60,7 @@ ARMS: dict[str, Arm] = {
             "pre-trained, dropout at prediction",
             {**_BARE, "bayes.posterior": "dropout"},
         ),
-        Arm(
-            "variational",
-            "pre-trained, variational, the task's loss alone",
-            {key: v for key, v in _BARE.items() if key != "bayes.posterior"},
-        ),
+        Arm("variational", "pre-trained, with a posterior alone", _bare_but("bayes.posterior")),
         Arm("seed-ensemble", "all supervised seeds together", _BARE, False, "supervised"),
         Arm(
             "adversarial",
@@ -76,7 +72,6 @@ ARMS: dict[str, Arm] = {
             "pre-trained, deterministic, without augmentation",
             {**_BARE, "train.augment": 0.0},
         ),
-        Arm("variational", "pre-trained, with a posterior alone", _bare_but("bayes.posterior")),
         Arm(
             "variational-adversarial-unweighted",
             "with a posterior and L_adv, every image weighing the same",

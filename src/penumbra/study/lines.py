@@ -152,10 +152,12 @@ def costs(found: Sequence[Group]) -> list[Line]:
 
 
 def measured(group: Group, measure: Measure) -> Interval:
+    """A figure of one arm over its patients and seeds, by ``SAMPLES`` resamples."""
     return summary(group, measure, samples=SAMPLES)
 
 
 def line(group: Group, arm: str, metric: str, found: Interval) -> Line:
+    """One line of a table: an arm's figure with its interval and counts."""
     return {
         "arm": arm,
         "fraction": group.fraction,

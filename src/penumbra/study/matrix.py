@@ -174,6 +174,7 @@ def run_wave(
 
 
 def run_job(job: Job) -> None:
+    """Run a job: a function of a module, so that it can be sent to another process."""
     job.run()
 
 

@@ -76,6 +76,7 @@ def groups(rows: Rows) -> list[Group]:
 
 
 def find(found: Sequence[Group], arm: str, fraction: float) -> Group | None:
+    """An arm at a share of labels; None where it was not run."""
     return next((g for g in found if g.arm == arm and g.fraction == fraction), None)
 
 

@@ -71,6 +71,12 @@ def read_rows(folder: Path, *, needed: bool = True) -> list[dict[str, Any]]:
 
 
 def finite(value: Any) -> Any:
+    """The same tree with null for every number that JSON does not know (NaN, infinity).
+
+    Example:
+        >>> finite({"dice": [0.5, float("nan")]})
+        {'dice': [0.5, None]}
+    """
     if isinstance(value, Mapping):
         return {str(key): finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,12 +1,11 @@
 """Tables, figures and ``claims.json``, from the rows alone."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from penumbra.assess.curves import table_text
 from penumbra.files import write_text
 from penumbra.study import figures, lines
 from penumbra.study.claims import claims, task_measure
@@ -50,12 +49,12 @@ def rebuild(out: Path) -> list[Path]:
     written = []
     for name, each in tables.items():
         if each:
-            written.append(_text(out / "tables" / f"{name}.csv", _csv(each)))
+            written.append(_text(out / "tables" / f"{name}.csv", table_text(each)))
             written.append(_text(out / "tables" / f"{name}.md", _markdown(name, each)))
     text = json.dumps(finite({"claims": verdicts}), indent=1) + "\n"
     return [
         *written,
-        _text(out / "tables" / "comparisons.csv", _csv(_flat(verdicts))),
+        _text(out / "tables" / "comparisons.csv", table_text(_flat(verdicts))),
         _text(out / "claims.json", text),
         _text(out / "tables" / "claims.md", _verdict_table(verdicts)),
         *_figures(evidence, tables, verdicts, out / "figures"),
@@ -104,18 +103,6 @@ def _flat(verdicts: Sequence[Line]) -> list[Line]:
         for v in verdicts
         for c in v["comparisons"]
     ]
-
-
-def _csv(table: Sequence[Line]) -> str:
-    buffer = io.StringIO()
-    if table:
-        columns = list(dict.fromkeys(name for each in table for name in each))
-        writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in x.items()} for x in table
-        )
-    return buffer.getvalue()
 
 
 def _markdown(name: str, table: Sequence[Line]) -> str:

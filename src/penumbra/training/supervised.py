@@ -99,15 +99,17 @@ class Supervised:
             features = network.encode(image)
             output = network.decode(features)
             clean = self._task(output, batch, generator)
-            terms = {"task": clean.mean()}
+            terms: Parts = {"task": clean.mean()}
+            counts: Parts = {}
             if self.converted and self.config.bayes.posterior == "variational":
                 terms["kl"] = self._kl(progress)
             if self._attacks(step, progress):
                 weight = self.config.adversarial.weight * self.adversarial_ramp.at(progress)
                 terms["adversarial"] = weight * self._adversarial(clean, batch, generator)
+                counts = self._counts(weight)
             if self.config.attention.gates:
                 terms |= self._attention(output, features, batch, progress)
-        return self._report(terms, step)
+        return self._report(terms, step) | {k: v.to(image.device) for k, v in counts.items()}
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Augmented images in display units; every mask moves with its image."""
@@ -196,6 +198,14 @@ class Supervised:
         attacked_loss = self._task(output, batch, generator)
         loss = adversarial.adversarial_loss(clean, attacked_loss, weights, alpha=alpha)
         return loss - alpha * clean.mean() if settings.normalise_clean else loss
+
+    def _counts(self, weight: float) -> Parts:
+        """How often L_total counts the clean and the attacked loss (METHOD 2.3), for the log."""
+        settings = self.config.adversarial
+        shares = adversarial.effective_weights(
+            weight=weight, alpha=settings.alpha, normalise_clean=settings.normalise_clean
+        )
+        return {f"weight/{name}": torch.tensor(v) for name, v in shares._asdict().items()}
 
     def _attention(
         self, output: Output, features: tuple[Tensor, ...], batch: Batch, progress: float

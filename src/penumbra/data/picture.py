@@ -1,0 +1,66 @@
+"""What a case's files show on one slice, to look at before anything is trained."""
+
+import numpy as np
+from jaxtyping import Shaped
+from matplotlib.figure import Figure
+
+from penumbra.data.geometry import load_volume
+from penumbra.data.masks import read_mask
+from penumbra.data.scan import read_channels, refuse_other_grid
+from penumbra.types import Case, Task
+
+SHOWN = (0.5, 99.5)
+"""Percentiles of a slice that become black and white."""
+
+
+def plot(case: Case) -> Figure:
+    """One picture per channel, of the slice with most labelled, else the most bright, voxels.
+
+    Label values are outlined, masks of experts dashed.
+
+    Raises:
+        DataError: a file cannot be read, or its grid differs from the first image's.
+    """
+    task = Task(modality="mri", channels=tuple(case.images))  # only the channels are asked for
+    volumes = read_channels(case, task)
+    first = next(iter(volumes.values()))
+    outlines: list[tuple[np.ndarray, str]] = []
+    if case.segmentation is not None:
+        labels = load_volume(case.segmentation, label=True)
+        refuse_other_grid(first, labels, next(iter(case.images.values())), case.segmentation)
+        values = np.unique(labels.array[labels.array > 0])
+        outlines += [(labels.array == value, "solid") for value in values]
+    for name, path in case.masks.items():
+        outlines.append((read_mask(case, name, path, first.array.shape), "dashed"))
+    marked = np.sum([mask for mask, _ in outlines], 0) if outlines else np.zeros(1)
+    at = _fullest(marked if marked.any() else first.array - first.array.min())
+    spacing = first.spacing_mm
+    aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
+    figure = Figure(figsize=(3.2 * len(volumes), 3.6), layout="constrained")
+    for axes, (channel, volume) in zip(
+        figure.subplots(1, len(volumes), squeeze=False)[0], volumes.items(), strict=True
+    ):
+        picture = axial(volume.array, at)
+        low, high = np.nanpercentile(picture, SHOWN)
+        axes.imshow(picture, cmap="gray", vmin=low, vmax=high, aspect=aspect)
+        for k, (mask, style) in enumerate(outlines):
+            if axial(mask, at).any():
+                axes.contour(axial(mask, at), [0.5], colors=f"C{k}", linestyles=style)
+        axes.set_title(channel)
+        axes.set_axis_off()
+    return figure
+
+
+def axial(array: Shaped[np.ndarray, "*space"], at: int | None) -> Shaped[np.ndarray, "h w"]:
+    """Slice ``at`` of a RAS+ volume as a radiologist holds it: anterior up, the patient's right on
+    the left; a radiograph (``at`` is None) as it is.
+
+    Example:
+        >>> axial(np.arange(4).reshape(2, 2, 1), 0).tolist()
+        [[3, 1], [2, 0]]
+    """
+    return np.asarray(array) if at is None else np.asarray(array[::-1, ::-1, at]).T
+
+
+def _fullest(array: Shaped[np.ndarray, "*space"]) -> int | None:
+    return None if array.ndim == 2 else int(np.nansum(array, (0, 1)).argmax())
