@@ -152,7 +152,7 @@ def _cut(store: Store, index: int, start: Sequence[int], patch: Sequence[int]) -
     item["body"][place] = prepared.body[inside]
     item["valid"][_content(prepared, start)] = True
     for row, index_of_map in enumerate(prepared.mapped):
-        item["masks"][index_of_map, *place] = prepared.masks[row][inside] / np.float32(255)
+        item["masks"][index_of_map][place] = prepared.masks[row][inside] / np.float32(255)
         item["annotated"][index_of_map] = True
     if task.classes:
         item["segmentation"] = np.full(patch, IGNORE, dtype=np.int64)
