@@ -107,6 +107,10 @@ def summary(out: Path) -> dict:
     return record
 
 
+def _asked(cells: Cells, method: str) -> bool:
+    return not np.isnan(scores(cells, "test", method, "hit")).all()
+
+
 def condition(group: Cells, plain: Cells) -> dict:
     """One condition over its seeds; ``plain`` is the network without masks and L_att."""
     entry: dict = {"seeds": len(group)}
@@ -122,8 +126,11 @@ def condition(group: Cells, plain: Cells) -> dict:
             if not np.isnan(scores(group, part, method, "hit")).all()
         }
     entry["gain"] = {}
+    asked = [set(entry["test"]), {m for m in EXPLAINERS if _asked(plain, m)}]
     for metric in CLAIMED:
         for name, rivals in (("same network", group), ("plain network", plain)):
+            if rivals is group and not asked[1] <= asked[0]:
+                continue  # its strongest rivals were not asked: no verdict
             best, effect = gain(group, rivals, "attention", metric)
             entry["gain"][f"{metric}, {name}"] = {
                 "over": best,
