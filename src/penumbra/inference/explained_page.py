@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from penumbra.attend.scale import LEAST, color_range, flat
 from penumbra.augment import to_display
+from penumbra.data.picture import axial
 from penumbra.data.preprocess import Prepared
 from penumbra.files import write_text
 from penumbra.inference.explain import Explanation
@@ -68,9 +69,9 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
     first = next(iter(found.maps.values()))[k].numpy()
     at = None if first.ndim == 2 else _telling(first, np.asarray(case.body))
     there = next(k for k, name in enumerate(model.task.channels) if name not in case.missing)
-    gray, spacing = _display(_cut(case.image[there], at), model), case.spacing_mm
+    gray, spacing = _display(axial(case.image[there], at), model), case.spacing_mm
     aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
-    doubt = _cut(over_reference(found)[k], at)
+    doubt = axial(over_reference(found)[k], at)
 
     def panel(title: str, picture: UInt8[np.ndarray, "h w 3"], **more: str) -> dict[str, str]:
         return {"title": title, "note": "", "low": "", "high": "", "png": data_url(picture)} | more
@@ -82,7 +83,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
         scale = color_range([shown])
         picture = overlay(
             gray,
-            _cut(shown, at),
+            axial(shown, at),
             doubt if ours else None,
             scale=scale,
             outline=model.calibration.attention_threshold if ours else None,
@@ -98,7 +99,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
     if found.relevance is not None:
         shown = found.relevance[k].numpy()
         top = max(float(shown.max()), LEAST)
-        picture = overlay(gray, _cut(shown, at), None, scale=(0.0, top), aspect=aspect)
+        picture = overlay(gray, axial(shown, at), None, scale=(0.0, top), aspect=aspect)
         note = "share of validation regions shown alike that experts had marked"
         more = {"note": note, "low": "0", "high": f"{top:.2g}", "color": "a"}
         panels.insert(2, panel("How often this was right", picture, **more))
@@ -124,11 +125,6 @@ def _display(image: Float[np.ndarray, "h w"], model: Trained) -> Float[np.ndarra
     stored, settings = torch.from_numpy(np.array(image, np.float32))[None, None], model.config
     display = to_display(stored, modality=settings.modality, window_hu=settings.data.window_hu)
     return display[0, 0].numpy()
-
-
-def _cut(array: np.ndarray, at: int | None) -> np.ndarray:
-    """Anterior up, the patient's right on the left."""
-    return np.asarray(array) if at is None else np.asarray(array[::-1, ::-1, at]).T
 
 
 def _bar(width_mm: float) -> tuple[int, str] | None:
