@@ -3,7 +3,7 @@
     python benchmarks/triage.py --ours RUN... --members RUN... --data DATA [--draws 8]
 
 ``--ours``: finished runs (one per seed) whose trust score is judged; ``--members``: the runs whose
-seed ensemble is the rival. Nothing is trained. What the trust score is (which of three scores) and
+seed ensemble is the rival. Nothing is trained. What the trust score is (which of four scores) and
 every limit are chosen anew on validation patients; the figures are of held-out patients.
 
 Every score ranks the same patients by the same risk, 1 - mean Dice of our own segmentation, so that

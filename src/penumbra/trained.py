@@ -30,9 +30,9 @@ WEIGHTS, RECORD, FAMILIARITY = "model.safetensors", "model.json", "familiarity.s
 FORMAT = 2
 """Of the weights: raised whenever a network would compute something else from the same ones."""
 
-RankedBy = Literal["disagreement", "uncertainty", "entropy"]
+RankedBy = Literal["disagreement", "uncertainty", "entropy", "structure"]
 """Disagreement between draws; mean epistemic variance around the predicted foreground; mean
-predictive entropy of the whole scan."""
+predictive entropy of the whole scan, or within the predicted structures."""
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from penumbra.bayes import bank
 from penumbra.config import Config, resolve
 from penumbra.data.preprocess import Prepared
 from penumbra.inference.maps import CaseMaps, map_case, windows
+from penumbra.types import Uncertainty
 
 Make = Callable[..., Prepared]
 
@@ -101,3 +103,17 @@ def test_draws_of_the_same_function_agree_and_have_one_volume(
     assert voxels is not None
     expected_ml = float((voxels.probability.argmax(0) == 1).sum()) * 2 * 2 * 3 / 1000
     assert maps.draw_volumes_ml["WT"].tolist() == pytest.approx([expected_ml])
+
+
+def test_entropy_within_structures_is_high_where_they_are_hardly_believed() -> None:
+    p = torch.zeros(2, 4, 4)
+    p[1, :2] = 0.6
+    p[1, 2:] = 0.1
+    p[0] = 1 - p[1]
+    entropy = torch.special.entr(p).sum(0)
+    zero = torch.zeros_like(entropy)
+    voxels = Uncertainty(p, zero, zero, zero, entropy, zero, entropy)
+    maps = CaseMaps(voxels, None, torch.zeros(1, 4, 4), {}, 0.0)
+    assert maps.structure_entropy({"a": (1,)}) == pytest.approx(float(entropy[0, 0]))
+    assert maps.structure_entropy({"none": ()}) == pytest.approx(math.log(2))
+    assert CaseMaps(None, None, maps.attention, {}, 0.0).structure_entropy({"a": (1,)}) == 0

@@ -77,6 +77,7 @@ class _Seen:
     case_uncertainty: list[float] = field(default_factory=list)
     disagreement: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
+    structure: list[float] = field(default_factory=list)
     dice: list[float] = field(default_factory=list)
 
     def add(self, case: Prepared, maps: CaseMaps, seed: int) -> None:
@@ -108,6 +109,7 @@ class _Seen:
         counts = confusion(predicted, reference, classes=len(probability))
         self.disagreement.append(maps.disagreement)
         self.entropy.append(float(maps.voxels.entropy_nats.mean()))
+        self.structure.append(maps.structure_entropy(self.regions))
         scores = [dice(counts, members) for members in self.regions.values()]
         self.dice.append(mean_of_defined(scores))
 
@@ -152,6 +154,7 @@ class _Seen:
             "disagreement": self.disagreement,
             "uncertainty": self.case_uncertainty,
             "entropy": self.entropy,
+            "structure": self.structure,
         }
         able = [name for name, each in scores.items() if len(set(each)) > 1] or ["uncertainty"]
         risk = 1 - np.array(self.dice)

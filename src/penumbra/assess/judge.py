@@ -49,6 +49,7 @@ RANKED = {
     "disagreement": "uncertainty/disagreement",
     "uncertainty": "uncertainty/epistemic/region",
     "entropy": "uncertainty/entropy/volume",
+    "structure": "uncertainty/structure",
 }
 """What a calibration ranks cases by -> the case score."""
 
@@ -254,6 +255,7 @@ def _score_voxels(
     scores |= {(f"{metric}_scaled", label): value for (metric, label), value in again.items()}
     if len(next(iter(maps.draw_volumes_ml.values()), ())) > 1:
         scores["uncertainty/disagreement", ALL] = maps.disagreement
+    scores["uncertainty/structure", ALL] = maps.structure_entropy(regions)
     trust = scores.get((RANKED[model.calibration.ranked_by], ALL))
     if trust is not None:
         scores["uncertainty/trust", ALL] = trust

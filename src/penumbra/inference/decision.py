@@ -17,6 +17,7 @@ NAMES: Mapping[RankedBy, str] = {
     "disagreement": "disagreement between draws",
     "uncertainty": "uncertainty",
     "entropy": "mean entropy",
+    "structure": "mean entropy within the structures",
 }
 BROKEN_AGREEMENT = 0.5
 """Draws that share less than this mean Dice do not describe one segmentation."""
@@ -31,6 +32,7 @@ class Signs:
             segmentation.
         disagreement: 1 - mean pairwise Dice of the draws' foregrounds, 0..1.
         entropy: mean predictive entropy over the scan, in nats.
+        structure: the same within the predicted structures, their mean.
         empty: a segmentation was asked for and nothing was found.
         findings: finding -> (probability, posterior standard deviation).
         missing: channels that the model was trained with and the scan lacks.
@@ -48,6 +50,7 @@ class Signs:
     notes: Sequence[str] = ()
     strangeness: Strangeness | None = None
     entropy: float = 0.0
+    structure: float = 0.0
 
     def score(self, calibration: Calibration) -> float | None:
         """What ranks this case; None without a segmentation."""

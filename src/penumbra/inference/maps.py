@@ -4,7 +4,7 @@ Every window's draws are reduced to moments at once, and the moments are laid on
 memory grows neither with the number of draws nor with the number of windows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,6 +19,7 @@ from penumbra.bayes.stream import WindowMaps, window_maps
 from penumbra.bayes.uncertainty import surprise
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
+from penumbra.evaluate.overlap import label_map, members_mask
 from penumbra.inference.windows import Window, windows
 from penumbra.model import Network
 from penumbra.types import Task, Uncertainty
@@ -47,6 +48,19 @@ class CaseMaps:
     attention: Tensor
     draw_volumes_ml: Mapping[str, np.ndarray]
     disagreement: float
+
+    def structure_entropy(self, regions: Mapping[str, Sequence[int]]) -> float:
+        """Mean over regions of the entropy (nats) where the region is predicted; log C if nowhere.
+
+        High where the network marks what it hardly believes in. 0 without a segmentation.
+        """
+        if self.voxels is None:
+            return 0.0
+        classes = len(self.voxels.probability)
+        labels = label_map(self.voxels.probability.numpy())
+        entropy = self.voxels.entropy_nats.numpy()
+        inside = [entropy[members_mask(labels, m, classes=classes)] for m in regions.values()]
+        return float(np.mean([x.mean() if x.size else np.log(classes) for x in inside]))
 
 
 @torch.inference_mode()

@@ -150,6 +150,7 @@ def _signs(
         uncertainty=uncertainty,
         disagreement=maps.disagreement,
         entropy=0.0 if maps.voxels is None else float(maps.voxels.entropy_nats.mean()),
+        structure=maps.structure_entropy(model.task.regions),
         empty=labels is not None and not (labels > 0).any(),
         findings=spreads,
         missing=case.missing,
