@@ -1,6 +1,7 @@
 """What T draws say of one window: encoded once, decoded T times, reduced to moments at once.
 
-No draw's maps are held but one window's label maps, so memory depends on neither T nor the volume.
+No draw's maps are held but one window's label maps, a byte per voxel and draw: memory hardly depends
+on T, and not on the volume.
 """
 
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ def window_maps(
     encoded = bank.encode(image)
     voxels, findings = Moments("categorical"), Moments("bernoulli")
     attention: list[Tensor] = []
-    labels = []
+    labels: Tensor | None = None
     used = min(draws or len(bank), len(bank))
     for t in range(used):
         output = bank.decode(encoded, t)
@@ -59,7 +60,9 @@ def window_maps(
         output = to_probabilities(output)
         if output.segmentation is not None:
             voxels.update(output.segmentation)
-            labels.append(most_probable(output.segmentation))
+            found = most_probable(output.segmentation)
+            labels = found.new_empty(used, *found.shape) if labels is None else labels
+            labels[t] = found
         if output.findings is not None:
             findings.update(output.findings)
         attention = _add(attention, output, used)
@@ -67,7 +70,7 @@ def window_maps(
         voxels=voxels.uncertainty() if voxels.draws else None,
         findings=findings.uncertainty() if findings.draws else None,
         attention=tuple(attention),
-        labels=torch.stack(labels) if labels else None,
+        labels=labels,
     )
 
 
