@@ -70,9 +70,9 @@ def main() -> None:
         fastest = min(mine for mine, _ in pairs) / min(other for _, other in pairs)
         task = f"{findings} findings" if findings else "4 classes"
         print(
-            f"{task:12s} T={draws}  time +{statistics.median(spread):.1f} % "
+            f"{task:12s} T={draws}  time {statistics.median(spread):+.1f} % "
             f"(middle half {spread[ROUNDS // 4]:.1f} to {spread[-1 - ROUNDS // 4]:.1f}), "
-            f"fastest rounds +{100 * (fastest - 1):.1f} %  "
+            f"fastest rounds {100 * (fastest - 1):+.1f} %  "
             f"parameters +{100 * (counted[0] / counted[1] - 1):.2f} %",
             flush=True,
         )
