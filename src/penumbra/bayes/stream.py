@@ -1,7 +1,7 @@
 """What T draws say of one window: encoded once, decoded T times, reduced to moments at once.
 
-No draw's maps are held but one window's label maps, a byte per voxel and draw: memory hardly depends
-on T, and not on the volume.
+No draw's maps are held but one window's label maps, a byte per voxel and draw: memory hardly
+depends on T, and not on the volume.
 """
 
 from collections.abc import Sequence
