@@ -131,7 +131,7 @@ class Bayes(Section):
     dropout: float = Field(0.2, gt=0, lt=1, description="rate, for the MC-dropout posterior")
     temper: tuple[float, ...] = Field(
         (0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
-        description="widths of the posterior to choose from, on validation patients; none: none",
+        description="widths of the posterior to try on validation patients; empty: as trained",
     )
 
 
