@@ -205,6 +205,15 @@ def test_a_scored_review_share_is_preferred_to_the_curve() -> None:
     assert "review the 20% most uncertain; choosing at random, 70%" in sentence
 
 
+def test_the_report_ranks_by_the_score_that_validation_patients_chose() -> None:
+    labels = ["uncertainty/epistemic/region", "uncertainty/trust", "uncertainty/structure"]
+    rows = [{"part": "test", "metric": "aurc", "label": x, "value": 0.2, "n": 9} for x in labels]
+    shelf = tables.tables(rows, part="test")["uncertainty"]
+    assert [table.rows for table in shelf.main] == [("trust",)]
+    assert tables.headline(rows)[0].label == "trust"
+    assert cases.uncertainty_column(dict.fromkeys(labels, "0.1")) == "uncertainty/trust"
+
+
 def test_metrics_with_the_same_labels_share_a_table() -> None:
     names = [("dice", "liver"), ("dice", "spleen"), ("hd95_mm", "liver"), ("hd95_mm", "spleen")]
     rows = [{"part": "test", "metric": m, "label": name, "value": 1, "n": 3} for m, name in names]

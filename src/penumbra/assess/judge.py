@@ -39,6 +39,7 @@ from penumbra.evaluate.segmentation import (
     score_segmentation,
     tally_segmentation,
 )
+from penumbra.evaluate.selective import RANKED_BY
 from penumbra.files import write_text
 from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.trained import Trained, environment, posterior
@@ -52,9 +53,6 @@ RANKED = {
     "structure": "uncertainty/structure",
 }
 """What a calibration ranks cases by -> the case score."""
-
-HEADLINE = ("uncertainty/trust", "uncertainty/disagreement", "uncertainty/epistemic/region")
-"""The case scores by which cases are ranked for review, the first that the model has."""
 
 UNCERTAINTIES = {
     "epistemic": "epistemic",
@@ -179,7 +177,7 @@ class Judged:
             name: diagram(reduce(lambda a, b: a + b, each)) for name, each in tallies.items()
         }
         unsure = [
-            next((s.scores[h, ALL] for h in HEADLINE if (h, ALL) in s.scores), np.nan)
+            next((s.scores[h, ALL] for h in RANKED_BY if (h, ALL) in s.scores), np.nan)
             for s in self.scores
         ]
         risk = [1 - s.scores.get(("dice", MEAN), np.nan) for s in self.scores]

@@ -20,6 +20,9 @@ from penumbra.evaluate.ranking import auroc
 
 Aggregation = Literal["volume", "region", "interior"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("volume", "region", "interior")
+RANKED_BY = ("uncertainty/trust", "uncertainty/disagreement", "uncertainty/epistemic/region")
+"""The case scores that rank cases for review, the first that a model has: the one that validation
+patients chose, else what there is of it."""
 
 
 @dataclass(frozen=True, slots=True)

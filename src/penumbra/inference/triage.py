@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from penumbra.evaluate.selective import review_budget
+from penumbra.evaluate.selective import RANKED_BY, review_budget
 from penumbra.files import write_text
 from penumbra.inference.page import render
 from penumbra.inference.records import read_summaries
 
-RANKED_BY = ("uncertainty/trust", "uncertainty/disagreement", "uncertainty/epistemic/region")
-"""Columns of ``cases.csv``; the first that varies is what the review limit was chosen on."""
 POOR_DICE = 0.5
 """A held-out case below this mean Dice counts as an error, as when the limit was chosen."""
 TARGETS = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -66,7 +64,7 @@ def held_out_referral(run: Path) -> Referral | None:
         return None
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("part") == "test"]
-    for column in RANKED_BY:
+    for column in RANKED_BY:  # the first that varies is what the review limit was chosen on
         pairs = [(_number(row.get(column)), _number(row.get("dice"))) for row in rows]
         known = np.array([(u, d) for u, d in pairs if np.isfinite(u) and np.isfinite(d)])
         if len(known) and np.ptp(known[:, 0]) > 0:

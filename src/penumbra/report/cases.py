@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from penumbra.evaluate.selective import RANKED_BY
 from penumbra.report.read import RunFolder, Tree
-from penumbra.report.tables import RANKED_BY, held_out_value, number, show
+from penumbra.report.tables import held_out_value, number, show
 from penumbra.report.words import lower_is_better
 
 PARTS = ("train", "val", "test")
@@ -81,7 +82,7 @@ def case_list(cases: Sequence[Mapping[str, str]]) -> CaseList | None:
 def uncertainty_column(case: Mapping[str, str]) -> str | None:
     """The column of the case list that ranks cases for review."""
     names = [name for name in case if name.startswith("uncertainty")]
-    first = [name for name in names if name in ("uncertainty", RANKED_BY)]
+    first = [name for name in ("uncertainty", *RANKED_BY) if name in names]
     epistemic = [name for name in names if "epistemic" in name]
     return next(iter(first + epistemic + names), None)
 

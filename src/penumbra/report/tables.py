@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penumbra.evaluate.selective import RANKED_BY
 from penumbra.report.read import Tree
 from penumbra.report.words import Family, family, lower_is_better, spell
 
@@ -21,9 +22,7 @@ HEADLINE = (
     "nll",
 )
 MOST_TILES = 6
-RANKED_BY = "uncertainty/epistemic/region"
-"""The uncertainty by which cases are ranked for review."""
-OVERALL = ("mean", "all", "", RANKED_BY, "segmentation")
+OVERALL = ("mean", "all", "", *RANKED_BY, "segmentation")
 ROUNDING = 1e-12
 """Below, a value is what floating point left of a zero."""
 SIDE = ("_volume", "_mass", "ece_class")
@@ -99,13 +98,15 @@ def tables(rows: Sequence[Tree], *, part: str) -> dict[Family, Shelf]:
     Variants of a metric, and rankings by any other uncertainty than the one in use, are to open.
     """
     chosen = [row for row in rows if row.get("part") == part]
+    labels = {str(row.get("label", "")) for row in chosen}
+    in_use = next((name for name in RANKED_BY if name in labels), "")
     by_family: dict[Family, list[Tree]] = {}
     for row in chosen:
         by_family.setdefault(family(str(row.get("metric"))), []).append(row)
     return {
         name: Shelf(
-            _blocks([row for row in mine if not _is_side(row)]),
-            _blocks([row for row in mine if _is_side(row)]),
+            _blocks([row for row in mine if not _is_side(row, in_use)]),
+            _blocks([row for row in mine if _is_side(row, in_use)]),
         )
         for name, mine in by_family.items()
     }
@@ -160,8 +161,9 @@ def number(value: Any) -> float:
         return math.nan
 
 
-def _is_side(row: Tree) -> bool:
-    other = str(row.get("label", "")).startswith("uncertainty/") and row["label"] != RANKED_BY
+def _is_side(row: Tree, in_use: str) -> bool:
+    label = str(row.get("label", ""))
+    other = label.startswith("uncertainty/") and label != in_use
     return other or any(part in str(row.get("metric")) for part in SIDE)
 
 
