@@ -10,6 +10,7 @@ from penumbra import trained
 from penumbra.bayes import bank
 from penumbra.config import Config, resolve
 from penumbra.data.preprocess import Prepared
+from penumbra.evaluate.selective import disagreement
 from penumbra.inference.maps import CaseMaps, map_case, windows
 from penumbra.types import Uncertainty
 
@@ -103,6 +104,24 @@ def test_draws_of_the_same_function_agree_and_have_one_volume(
     assert voxels is not None
     expected_ml = float((voxels.probability.argmax(0) == 1).sum()) * 2 * 2 * 3 / 1000
     assert maps.draw_volumes_ml["WT"].tolist() == pytest.approx([expected_ml])
+
+
+def test_volumes_and_disagreement_are_those_of_the_draws_own_label_maps(
+    slicewise: Config, case: Make
+) -> None:
+    network = trained.build(slicewise, TASK)
+    trained.convert(network, slicewise)
+    drawn = bank(network.eval(), draws=4, generator=torch.Generator().manual_seed(1))
+    prepared = case((16, 16, 3))
+    maps = map_case(network, drawn, prepared, TASK, slicewise)
+    (window,) = windows(prepared, slicewise)
+    with torch.inference_mode():
+        outputs = drawn.probabilities(window.image)
+        labels = torch.stack([o.segmentation.argmax(1) for o in outputs])
+    voxel_ml = float(np.prod(prepared.spacing_mm)) / 1000
+    wanted = (labels == 1).flatten(1).sum(1) * voxel_ml
+    assert maps.draw_volumes_ml["WT"].tolist() == pytest.approx(wanted.tolist())
+    assert 0 < maps.disagreement == pytest.approx(disagreement(labels))
 
 
 def test_entropy_within_structures_is_high_where_they_are_hardly_believed() -> None:

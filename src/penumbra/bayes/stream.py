@@ -1,17 +1,17 @@
 """What T draws say of one window: encoded once, decoded T times, reduced to moments at once.
 
-No draw's maps are held but one window's label maps, a byte per voxel and draw: memory hardly
-depends on T, and not on the volume.
+No draw's maps are held but a bit per voxel of one window: memory hardly depends on T, and not on
+the volume.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from penumbra.bayes.bank import Bank, to_probabilities
+from penumbra.bayes.counts import Counts, most_probable
 from penumbra.bayes.uncertainty import Moments
 from penumbra.types import Output, Uncertainty
 
@@ -26,13 +26,13 @@ class WindowMaps:
         voxels: of the kept part.
         findings: of the whole window.
         attention: the mean over draws of every level's gate maps, on the whole window.
-        labels: [t, b, *kept] every draw's most probable class.
+        counts: of the core, by every draw's most probable class.
     """
 
     voxels: Uncertainty | None
     findings: Uncertainty | None
     attention: tuple[Tensor, ...]
-    labels: Tensor | None
+    counts: Counts | None
 
 
 def window_maps(
@@ -41,17 +41,19 @@ def window_maps(
     *,
     draws: int | None = None,
     kept: Slices | None = None,
+    core: Slices = (),
 ) -> WindowMaps:
     """Encode once, decode every draw, keep moments only.
 
     Args:
         draws: the first so many draws of the bank (``stopping.enough_draws``); all by default.
         kept: part of the window that is of use, e.g. a tile without its halo.
+        core: part of the kept part whose voxels count; all by default.
     """
     encoded = bank.encode(image)
     voxels, findings = Moments("categorical"), Moments("bernoulli")
     attention: list[Tensor] = []
-    labels: Tensor | None = None
+    counts: Counts | None = None
     used = min(draws or len(bank), len(bank))
     for t in range(used):
         output = bank.decode(encoded, t)
@@ -60,9 +62,9 @@ def window_maps(
         output = to_probabilities(output)
         if output.segmentation is not None:
             voxels.update(output.segmentation)
-            found = most_probable(output.segmentation)
-            labels = found.new_empty(used, *found.shape) if labels is None else labels
-            labels[t] = found
+            labels = most_probable(output.segmentation)[(slice(None), *core)]
+            counts = counts or Counts(used, classes=output.segmentation.shape[1])
+            counts.add(labels.cpu().numpy())
         if output.findings is not None:
             findings.update(output.findings)
         attention = _add(attention, output, used)
@@ -70,19 +72,8 @@ def window_maps(
         voxels=voxels.uncertainty() if voxels.draws else None,
         findings=findings.uncertainty() if findings.draws else None,
         attention=tuple(attention),
-        labels=labels,
+        counts=counts,
     )
-
-
-def most_probable(probabilities: Float[Tensor, "b c *space"]) -> UInt8[Tensor, "b *space"]:
-    """``argmax`` over classes, the first of equals, where torch's own is slower than a decoder."""
-    probabilities = probabilities.detach()
-    best = probabilities[:, 0].clone()
-    labels = torch.zeros_like(best, dtype=torch.uint8)
-    for c in range(1, probabilities.shape[1]):
-        labels.masked_fill_(probabilities[:, c] > best, c)
-        torch.maximum(best, probabilities[:, c], out=best)
-    return labels
 
 
 def _cut(output: Output, kept: Slices) -> Output:

@@ -80,10 +80,11 @@ def map_case(
         draws = enough_draws(bank, [w.image.to(device) for w in _pilots(prepared, config)])
     canvas = _Canvas(prepared, task, draws, 1 + network.findings)
     for window in windows(prepared, config, how=config.evaluate.windows):
-        maps = window_maps(bank, window.image.to(device), draws=draws, kept=window.kept)
+        image = window.image.to(device)
+        maps = window_maps(bank, image, draws=draws, kept=window.kept, core=window.core)
         if maps.attention:
             kept: tuple[Any, ...] = (..., *window.kept)
-            seen = composite(maps.attention, network.beta, window.image.shape[2:])
+            seen = composite(maps.attention, network.beta, image.shape[2:])
             canvas.attend(window, seen[kept])
         canvas.add(window, maps)
     return canvas.maps(coherent=bank.coherent)
@@ -111,8 +112,8 @@ class _Canvas:
         self.attention = torch.zeros(maps, *shape)
         self.weight = torch.zeros(shape)
         self.findings: list[Uncertainty] = []
-        self.voxels_of = {region: torch.zeros(draws) for region in task.regions}
-        self.shared = torch.zeros(draws, draws)
+        self.classes = np.zeros((draws, len(task.classes)), np.int64)
+        self.shared = np.zeros((draws, draws), np.int64)
 
     def add(self, window: Window, maps: WindowMaps) -> None:
         place: tuple[Any, ...] = (..., *window.place)
@@ -121,27 +122,21 @@ class _Canvas:
         self.weight[place] += window.weight
         if maps.findings is not None:
             self.findings.append(maps.findings)
-        if maps.labels is not None:
-            self._count(window, maps.labels)
+        if maps.counts is not None:  # each voxel in one window only
+            self.classes += maps.counts.classes
+            self.shared += maps.counts.shared
 
     def attend(self, window: Window, attention: Tensor) -> None:
         place: tuple[Any, ...] = (..., *window.place)
         self.attention[place] += window.laid(attention) * window.weight
 
-    def _count(self, window: Window, labels: Tensor) -> None:
-        """Voxels of every region in every draw, each voxel counted in one window only."""
-        core: tuple[Any, ...] = (..., *window.core)
-        draws = torch.stack([window.laid(x)[core].flatten() for x in labels])
-        for region, classes in self.task.regions.items():
-            members = torch.isin(draws, torch.tensor(classes, dtype=draws.dtype))
-            self.voxels_of[region] += members.sum(1)
-        foreground = draws[:, (draws > 0).any(0)].sign().float()
-        self.shared += foreground @ foreground.T
-
     def maps(self, *, coherent: bool) -> CaseMaps:
         self.attention /= self.weight
         voxel_ml = float(np.prod(self.prepared.spacing_mm)) / 1000
-        volumes = {r: n.numpy() * voxel_ml for r, n in self.voxels_of.items()}
+        volumes = {
+            region: self.classes[:, list(members)].sum(1) * voxel_ml
+            for region, members in self.task.regions.items()
+        }
         return CaseMaps(
             voxels=self._uncertainty() if self.task.classes else None,
             findings=_most_probable(self.findings) if self.findings else None,
@@ -170,7 +165,7 @@ class _Canvas:
         """1 - mean Dice over pairs of draws; two empty draws agree."""
         sizes = self.shared.diagonal()
         both = sizes[:, None] + sizes
-        dice = torch.where(both > 0, 2 * self.shared / both.clamp(min=1), 1.0)
+        dice = np.where(both > 0, 2 * self.shared / both.clip(min=1), 1.0)
         pairs = self.draws * (self.draws - 1)
         return 1 - float(dice.sum() - self.draws) / pairs if pairs and self.task.classes else 0.0
 

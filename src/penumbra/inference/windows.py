@@ -76,7 +76,7 @@ def windows(
         for start in range(0, shape[-1], SLICES_PER_BATCH):
             batch = slice(start, min(start + SLICES_PER_BATCH, shape[-1]))
             stack = rearrange(display[..., batch], "c h w n -> n c h w")
-            yield Window(stack, (*every, batch), every, whole, one, stacked=True)
+            yield Window(stack, (*every, batch), every, every, one, stacked=True)
     elif how == "tile":
         size = tuple(shape)
         if math.prod(shape) * config.model.widths[0] > WHOLE_NUMBERS:
