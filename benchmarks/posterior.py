@@ -11,13 +11,10 @@ import argparse
 import ctypes
 import gc
 import multiprocessing
-import resource
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import peers as others
@@ -109,29 +106,18 @@ def ratios(candidates: dict[str, Candidate], rounds: int) -> dict[str, float]:
     }
 
 
-@contextmanager
-def watching() -> Iterator[list[float]]:
-    """Peak resident memory above the start, in MiB, sampled every millisecond."""
+def peak_of(run: Candidate) -> float:
+    """Peak resident memory of a call above what was held before, in MiB, as Linux keeps it."""
     gc.collect()
-    page = resource.getpagesize() / 2**20
-    statm = Path("/proc/self/statm")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = resident("VmRSS")
+    run()
+    return resident("VmHWM") - before
 
-    def now() -> float:
-        return int(statm.read_text().split()[1]) * page
 
-    start, peak, stop = now(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.001):
-            peak[0] = max(peak[0], now() - start)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
+def resident(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
 
 
 def block(dim: int, convs: int, options: argparse.Namespace) -> None:
@@ -174,7 +160,7 @@ def block(dim: int, convs: int, options: argparse.Namespace) -> None:
     weights = sum(p.numel() for p in bayes.rho_parameters(variational))
     print(f"\n{title}, {convs} convolution(s) per level, {weights / 1e6:.2f} M Bayesian weights")
     with torch.inference_mode():
-        for name, ratio in ratios(candidates, options.rounds).items():
+        for name, ratio in (ratios(candidates, options.rounds) if options.rounds else {}).items():
             print(f"  {name:45s} {ratio:7.2f}")
         if options.memory:
             memory(unit, exact, shared, x)
@@ -232,9 +218,7 @@ def alone(run: Candidate) -> float:
     mine, its = multiprocessing.get_context("fork").Pipe()
 
     def child() -> None:
-        with watching() as peak:
-            run()
-        its.send(peak[0])
+        its.send(peak_of(run))
 
     job = multiprocessing.get_context("fork").Process(target=child)
     job.start()
@@ -249,7 +233,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="T=8 only")
     parser.add_argument("--peers", type=Path, help="folder with peer packages")
     parser.add_argument("--memory", action="store_true", help="peak memory; slows what follows")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of timing; 0: none")
     parser.add_argument("--compile", action="store_true", help="compiled, too (slow)")
     parser.add_argument("--convs", type=int, nargs="+", default=[2, 1], help="per decoder level")
     arguments = parser.parse_args()
