@@ -13,7 +13,7 @@ LAYERS = [
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},
     {"model"},
-    {"reference"},
+    {"reference", "decoders"},
     {"trained", "ground"},
     {"report", "training", "inference", "export"},
     {"assess"},

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from penumbra import pipeline, trained
+from penumbra import checkpoint, pipeline, trained
 from penumbra.config import Config, resolve
 from penumbra.data.phantom import write_phantom
-from penumbra.errors import ConfigError
+from penumbra.decoders import Decoders
+from penumbra.errors import ConfigError, Stopped
+from penumbra.inference.case import predict
 from penumbra.types import Modality
 
 LEAN = {
@@ -30,6 +33,10 @@ SHAPES: dict[Modality, tuple[int, ...]] = {
     "ct": (32, 32, 8),
     "xray": (48, 48),
 }
+
+
+TOP = {"mri": "heads.segmentation.last.weight", "xray": "heads.findings.last.weight"}
+"""The last layer of the task's head."""
 
 
 def lean(modality: Modality, **overrides: object) -> Config:
@@ -92,6 +99,51 @@ def test_last_layer_laplace_is_fitted_tempered_and_stored(phantoms: Path, tmp_pa
     assert float(factor.abs().max()) > 0
     assert model.calibration.posterior_width in (0.5, 1.0)
     assert [row["width"] for row in model.calibration.tempering] == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("modality", "kind", "draws"), [("mri", "none", 3), ("xray", "variational", 6)]
+)
+def test_a_decoder_ensemble_is_a_setting_from_training_to_report(
+    phantoms: Path, tmp_path: Path, modality: Modality, kind: str, draws: int
+) -> None:
+    """Three decoders of one function each, or with a posterior of which each gives two draws."""
+    settings = {"bayes.posterior": kind, "bayes.decoders": 3, "pretrain.steps": 0}
+    config = lean(modality, **settings, **{"evaluate.draws": 6})
+    pipeline.run(config, phantoms / modality, tmp_path / "run")
+    model = trained.load(tmp_path / "run")
+    assert isinstance(model.network, Decoders)
+    weights = [b.get_parameter(TOP[modality]).detach() for b in model.network.branches]
+    assert len({float(w.sum()) for w in weights}) == 3
+    scores = rows(tmp_path / "run")
+    spread = "uncertainty/epistemic/" + ("mean" if modality == "xray" else "region")
+    assert scores["test", spread, "all"] > 0
+    name = "view1_frontal.png" if modality == "xray" else "*flair.nii.gz"
+    scan = next((phantoms / modality).rglob(name))
+    scan = scan if modality == "xray" else scan.parent
+    found = predict(model, scan)
+    assert all(volume["draws"] == draws for volume in found.volumes_ml.values())
+    assert found.volumes_ml or modality == "xray"
+    with pytest.raises(ConfigError, match="several decoders"):
+        predict(model, scan, draws="propagate")
+
+
+def test_a_stopped_training_of_several_decoders_ends_with_the_same_weights(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    settings = {"bayes.decoders": 2, "bayes.warm_start": 0.5, "pretrain.steps": 0}
+    config = lean("xray", **settings)
+    pipeline.train(config, phantoms / "xray", tmp_path / "whole")
+    for _ in range(7):  # each lasts one step
+        with pytest.raises(Stopped):
+            pipeline.train(config, phantoms / "xray", tmp_path / "parts", deadline=0.0)
+    pipeline.train(config, phantoms / "xray", tmp_path / "parts")
+    whole, parts = (
+        checkpoint.read(tmp_path / name / "model" / trained.WEIGHTS)[0]
+        for name in ("whole", "parts")
+    )
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
 def test_another_cohort_is_judged_beside_the_runs_own(phantoms: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from penumbra import trained
 from penumbra.config import resolve
-from penumbra.errors import DataError
+from penumbra.errors import ConfigError, DataError
 from penumbra.trained import Calibration, Trained
 from penumbra.types import Task
 
@@ -84,3 +84,19 @@ def test_what_is_familiar_is_kept_and_the_fingerprint_knows_it(tmp_path: Path) -
     (tmp_path / trained.FAMILIARITY).write_bytes(b"x")
     with pytest.raises(DataError, match=r"familiarity\.safetensors"):
         trained.load(tmp_path)
+
+
+def test_a_published_architecture_has_no_decoder_to_repeat() -> None:
+    settings = {"bayes.decoders": 2, "model.architecture": "dynunet"}
+    with pytest.raises(ConfigError, match=r"decoders=2: dynunet has no decoder"):
+        resolve("phantom-mri", overrides=settings)
+
+
+def test_decoders_of_one_run_and_of_the_next_seed_all_start_elsewhere() -> None:
+    starts = []
+    for seed in (0, 1):
+        overrides = {"bayes.decoders": 2, "seed": seed}
+        network = trained.build(resolve("phantom-mri", size="tiny", overrides=overrides), TASK)
+        weights = [b.decoder.levels[0].skip.weight.detach() for b in network.branches]
+        starts += [float(weight.sum()) for weight in weights]
+    assert len(set(starts)) == 4

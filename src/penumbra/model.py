@@ -85,6 +85,16 @@ class Network(nn.Module):
         self.classes, self.findings = classes, findings
         self.register_buffer("u_ref", torch.zeros(()))  # running reference of L_att's uncertainty
 
+    @property
+    def branches(self) -> tuple["Network", ...]:
+        """Every decoder with its heads and gates: one, unless it is an ensemble of decoders."""
+        return (self,)
+
+    @property
+    def gated(self) -> bool:
+        """Whether it has attention maps."""
+        return len(self.beta) > 0
+
     def forward(self, image: Float[Tensor, "b c *space"]) -> Output:
         return self.decode(self.encode(image))
 

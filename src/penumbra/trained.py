@@ -19,6 +19,7 @@ from penumbra.bayes.propagate import Propagation
 from penumbra.bayes.stopping import MOST
 from penumbra.config import Config
 from penumbra.config.schema import Draws
+from penumbra.decoders import Decoders
 from penumbra.errors import ConfigError, DataError
 from penumbra.files import write_text
 from penumbra.model import Network
@@ -29,6 +30,9 @@ WEIGHTS, RECORD, FAMILIARITY = "model.safetensors", "model.json", "familiarity.s
 
 FORMAT = 2
 """Of the weights: raised whenever a network would compute something else from the same ones."""
+
+SEED_STEP = 100_003
+"""Between the seeds of decoders: no run's second one starts as another run's first."""
 
 RankedBy = Literal["disagreement", "uncertainty", "entropy", "structure"]
 """Disagreement between draws; mean epistemic variance around the predicted foreground; mean
@@ -114,17 +118,21 @@ def build(config: Config, task: Task) -> Network:
             widths=config.model.widths,
             seed=config.seed,
         )
-    return Network(
-        channels=len(task.channels),
-        classes=len(task.classes),
-        findings=len(task.findings),
-        dim=config.data.dim,
-        widths=config.model.widths,
-        neck=config.model.neck,
-        gates=config.attention.gates,
-        spread_rank=config.bayes.spread_rank,
-        seed=config.seed,
-    )
+    networks = [
+        Network(
+            channels=len(task.channels),
+            classes=len(task.classes),
+            findings=len(task.findings),
+            dim=config.data.dim,
+            widths=config.model.widths,
+            neck=config.model.neck,
+            gates=config.attention.gates,
+            spread_rank=config.bayes.spread_rank,
+            seed=config.seed + SEED_STEP * k,
+        )
+        for k in range(config.bayes.decoders)
+    ]
+    return networks[0] if len(networks) == 1 else Decoders(networks)
 
 
 def convert(network: Network, config: Config) -> None:
@@ -145,7 +153,7 @@ def posterior(network: nn.Module, draws: Draws, *, generator: torch.Generator) -
     """The draws by which a network predicts; with ``auto`` as many as may be needed.
 
     Raises:
-        ConfigError: ``propagate`` asks for a variational network.
+        ConfigError: ``propagate`` asks for a variational network of one decoder.
     """
     match draws:
         case "auto":

@@ -11,7 +11,9 @@ from penumbra.bayes import dropout, laplace
 from penumbra.bayes.bank import Encoded, MemberBank
 from penumbra.bayes.ensemble import Ensemble
 from penumbra.bayes.layer import pinned, stochastic_layers
+from penumbra.bayes.propagate import Propagation
 from penumbra.bayes.temper import has_width, temper, tempered
+from penumbra.decoders import Decoders
 from penumbra.model import Network
 from penumbra.types import Output
 
@@ -60,20 +62,30 @@ def seed_ensemble(dim: int) -> nn.Module:
 
 
 def decoder_ensemble(dim: int) -> nn.Module:
-    members = [network(seed, dim=dim) for seed in range(2)]
-    return Ensemble(members, share_encoder=True)
+    return Decoders([network(seed, dim=dim) for seed in range(2)])
 
 
-def variational_ensemble(dim: int) -> nn.Module:
-    members = [network(seed, dim=dim) for seed in range(2)]
-    for member in members:
-        bayes.convert(member, sigma0=0.3)
-    return Ensemble(members, share_encoder=True)
+def variational_decoders(dim: int) -> nn.Module:
+    net = decoder_ensemble(dim)
+    bayes.convert(net, sigma0=0.3)
+    return net
+
+
+def laplace_decoders(dim: int) -> nn.Module:
+    net = decoder_ensemble(dim)
+    laplace.convert(net)
+    laplace.fit(net, [image(*(8, 8, 8)[:dim])], prior_precision=10.0)
+    return net
+
+
+def ensemble_of_ensembles(dim: int) -> nn.Module:
+    return Ensemble([variational_decoders(dim), decoder_ensemble(dim)])
 
 
 POSTERIORS = [deterministic, variational, light, heads, mc_dropout, last_layer_laplace]
 WEIGHTS = POSTERIORS[1:]
-POSTERIORS += [seed_ensemble, decoder_ensemble, variational_ensemble]
+POSTERIORS += [seed_ensemble, decoder_ensemble, variational_decoders, laplace_decoders]
+POSTERIORS += [ensemble_of_ensembles]
 RANDOM = POSTERIORS[1:]
 every = pytest.mark.parametrize("build", POSTERIORS, ids=lambda f: f.__name__)
 weight_ones = pytest.mark.parametrize("build", WEIGHTS, ids=lambda f: f.__name__)
@@ -237,24 +249,45 @@ def test_a_shared_skip_path_changes_little_and_only_the_skip_path() -> None:
 
 
 def test_an_ensemble_of_draws_takes_turns() -> None:
-    net, x = variational_ensemble(2), image(8, 8)
+    net, x = variational_decoders(2), image(8, 8)
     draws = bank(net, 3)
-    assert len(draws) == 4  # two members, two draws each
+    assert len(draws) == 4  # two decoders, two draws each
     assert isinstance(draws, MemberBank)
     for t, output in enumerate(draws.probabilities(x)):
         member = draws.members[t % 2]
-        features = net.members[0].encode(x)
-        same(output, bayes.to_probabilities(member.decode(Encoded(features), t // 2)))
+        same(output, bayes.to_probabilities(member.decode(Encoded(net.encode(x)), t // 2)))
 
 
 def test_a_shared_encoder_is_stored_once_and_restored() -> None:
     net = decoder_ensemble(2)
     keys = [k for k in net.state_dict() if "encoder" in k]
     assert keys
-    assert all(k.startswith("members.0.") for k in keys)
-    other = Ensemble([network(seed) for seed in (8, 9)], share_encoder=True)
+    assert all(k.startswith("encoder.") for k in keys)
+    other = Decoders([network(seed) for seed in (8, 9)])
     other.load_state_dict(net.state_dict())
-    for a, b in zip(net(image(8, 8)), other(image(8, 8)), strict=True):
-        same(a, b)
+    same(net(image(8, 8)), other(image(8, 8)))
+
+
+@pytest.mark.parametrize("build", [seed_ensemble, decoder_ensemble])
+def test_an_ensembles_own_pass_is_the_mean_of_its_members(build: Build) -> None:
+    net, x = build(2), image(8, 8, batch=2)
+    outputs = list(bank(net).probabilities(x))
+    mean = bayes.to_probabilities(net(x))
+    for name in ("segmentation", "findings"):
+        wanted = torch.stack([getattr(o, name) for o in outputs]).mean(0)
+        torch.testing.assert_close(getattr(mean, name), wanted)
+    wanted = torch.stack([o.attention[0] for o in outputs]).mean(0)
+    torch.testing.assert_close(mean.attention[0], wanted)
+
+
+def test_what_is_no_ensemble_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one member"):
         Ensemble([])
+    with pytest.raises(ValueError, match="two decoders or more"):
+        Decoders([network()])
+    net = decoder_ensemble(2)
+    features = net.encode(image(8, 8))
+    with pytest.raises(ValueError, match="skips of its own"):
+        net.decode(features, features)
+    with pytest.raises(ValueError, match="several decoders"):
+        Propagation(variational_decoders(2))

@@ -6,7 +6,9 @@ import torch
 from penumbra import bayes, trained
 from penumbra.config import Config, resolve
 from penumbra.robust import adversarial
+from penumbra.training import doubt
 from penumbra.training.loop import Batch
+from penumbra.training.losses import segmentation_loss
 from penumbra.training.supervised import Population, Ramp, Supervised
 from penumbra.training.withhold import withhold
 from penumbra.types import Task
@@ -132,6 +134,44 @@ def test_a_predicted_spread_is_trained_by_the_task(rank: int) -> None:
     assert float(spread.weight.grad.abs().max()) > 0
 
 
+@pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
+def test_every_decoder_of_an_ensemble_learns_from_every_image(task: Task) -> None:
+    settings = config(bayes__posterior="none", bayes__decoders=3)
+    subject = stage(task, settings)
+    assert not subject.prepare(90)
+    parts = subject.loss(batch(task), 90, torch.Generator().manual_seed(1))
+    assert {"adversarial", "attention"} <= names(parts)  # decoders disagree: there is uncertainty
+    parts["total"].backward()
+    for branch in subject.module.branches:
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in branch.heads.parameters())
+
+
+def test_the_loss_of_an_ensemble_is_the_mean_of_its_decoders_and_so_is_the_kl() -> None:
+    settings = config(bayes__warm_start=0.0, bayes__decoders=2, train__augment=0.0)
+    subject = stage(SEGMENTATION, settings)
+    image = batch(SEGMENTATION)
+    parts = subject.loss(image, 99, torch.Generator().manual_seed(1))
+    alone = []
+    for branch in subject.module.branches:
+        logits = branch.decode(subject.module.encode(image["image"])).segmentation
+        alone.append(segmentation_loss(logits, image["segmentation"], dice=0.5).mean().detach())
+    assert float(parts["loss/task"]) == pytest.approx(float(sum(alone)) / 2, rel=1e-5)
+    subject.prepare(0)
+    kl = float(subject._kl(1.0).detach()) * 10 * 256
+    assert kl == pytest.approx(float(bayes.kl(subject.module).detach()) / 2, rel=1e-5)
+
+
+def test_fresh_draws_of_an_ensemble_are_of_its_decoders_in_turn() -> None:
+    subject = stage(SEGMENTATION, config(bayes__posterior="none", bayes__decoders=2))
+    network = subject.module
+    features = network.encode(batch(SEGMENTATION)["image"])
+    outputs = [branch.decode(features) for branch in network.branches]
+    two = doubt.epistemic(network, outputs, features, draws=2)
+    four = doubt.epistemic(network, outputs, features, draws=4)
+    assert float(two.max()) > 0
+    torch.testing.assert_close(two, four)
+
+
 def test_a_laplace_posterior_waits_for_the_end() -> None:
     subject = stage(SEGMENTATION, config(bayes__posterior="laplace"))
     assert not subject.prepare(99)
@@ -145,9 +185,10 @@ def test_conversion_happens_once_at_the_end_of_the_warm_start() -> None:
     assert not subject.prepare(51)
 
 
+@pytest.mark.parametrize("decoders", [1, 2])
 @pytest.mark.parametrize("task", [SEGMENTATION, FINDINGS], ids=["segmentation", "findings"])
-def test_every_trained_parameter_is_in_exactly_one_group(task: Task) -> None:
-    subject = stage(task, config())
+def test_every_trained_parameter_is_in_exactly_one_group(task: Task, decoders: int) -> None:
+    subject = stage(task, config(bayes__decoders=decoders))
     subject.prepare(99)
     grouped = [p for group in subject.parameter_groups() for p in group["params"]]
     assert len(grouped) == len(set(grouped)) == len(list(subject.module.parameters()))

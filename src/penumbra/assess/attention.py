@@ -40,7 +40,7 @@ class _Seen:
 
 def calibrate_attention(model: Trained, store: Store, indices: Sequence[int]) -> Trained:
     """The model with ``attention_u_ref`` and, where experts drew regions, ``relevance``."""
-    if not len(model.network.gates):
+    if not model.network.gated:
         return model
     chosen = sorted(indices, key=lambda i: not _annotated(model, store[i]))[:CASES]
     seen = list(_look(model, store, chosen, name="calibrate attention"))

@@ -130,7 +130,8 @@ def ablation(model: Trained, each: Picture) -> dict[str, float]:
         return level
 
     before = stated(model, each.image, each.row)
-    hooks = [gate.register_forward_hook(flat) for gate in model.network.gates]
+    gates = [gate for branch in model.network.branches for gate in branch.gates]
+    hooks = [gate.register_forward_hook(flat) for gate in gates]
     try:
         after = stated(model, each.image, each.row)
     finally:

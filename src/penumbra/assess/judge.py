@@ -271,7 +271,7 @@ def _score_attention(
     model: Trained, case: Prepared, maps: CaseMaps
 ) -> dict[tuple[str, str], float]:
     """Localization of the composite map, on the patients nobody aligned it to; none ungated."""
-    if not len(getattr(model.network, "gates", ())):
+    if not getattr(model.network, "gated", False):
         return {}
     names = ("segmentation" if model.task.classes else "anatomy", *model.task.findings)
     scores: dict[tuple[str, str], float] = {}

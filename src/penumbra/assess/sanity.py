@@ -45,9 +45,10 @@ def randomization(
 
 def _shuffled(model: Trained, depth: int) -> Trained:
     network = copy.deepcopy(model.network)
+    branches = network.branches
     parts: list[list[nn.Module]] = [
-        [network.heads, network.gates],
-        [network.decoder],
+        [part for branch in branches for part in (branch.heads, branch.gates)],
+        [branch.decoder for branch in branches],
         [network.encoder],
     ]
     chance = torch.Generator().manual_seed(model.config.seed)

@@ -4,7 +4,7 @@ Fresh weights per window leave seams and understate a volume's variance; a bank 
 once, the encoder runs once per window, and only the decoder repeats.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast, runtime_checkable
 
@@ -13,7 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from penumbra.bayes.ensemble import Ensemble
-from penumbra.bayes.layer import Draw, EncoderDecoder, StochasticLayer, pinned, stochastic_layers
+from penumbra.bayes.layer import (
+    Draw,
+    EncoderDecoder,
+    StochasticLayer,
+    branches,
+    pinned,
+    stochastic_layers,
+)
 from penumbra.bayes.spread import mixture
 from penumbra.nets.decoder import Decoder
 from penumbra.types import Output
@@ -23,6 +30,7 @@ INNER = 8
 """Samples of the logits within one weight draw, where the network predicts their spread."""
 
 Skip = Literal["exact", "mean"]
+Encode = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +117,18 @@ class MemberBank:
 
     coherent = True
 
-    def __init__(self, members: Sequence[WeightBank], *, share_encoder: bool) -> None:
-        self.members = members
-        self.share_encoder = share_encoder
+    def __init__(self, members: Sequence[Bank], *, shared: Encode | None = None) -> None:
+        """``shared`` is the encoder of all members, weight banks then; else each has its own."""
+        self.members, self.shared = members, shared
 
     def __len__(self) -> int:
         return sum(len(member) for member in self.members)
 
     def encode(self, image: Float[Tensor, "b c *space"]) -> Encoded:
-        if not self.share_encoder:
+        if self.shared is None:
             return Encoded((), members=tuple(member.encode(image) for member in self.members))
-        features = self.members[0].network.encode(image)
-        return Encoded((), members=tuple(m.share(features) for m in self.members))
+        features = self.shared(image)
+        return Encoded((), members=tuple(cast(WeightBank, m).share(features) for m in self.members))
 
     def decode(self, features: Encoded, t: int) -> Output:
         which = t % len(self.members)
@@ -141,8 +149,8 @@ def bank(
 ) -> Bank:
     """Draw T functions from the posterior that the network holds.
 
-    A deterministic network gives a bank of one draw, itself. An ensemble's M members share T
-    evenly, each at least one draw: T is rounded up to a multiple of M.
+    A deterministic network gives a bank of one draw, itself. An ensemble's M members or decoders
+    share T evenly, each at least one draw: T is rounded up to a multiple of M.
 
     Args:
         draws: T.
@@ -153,11 +161,13 @@ def bank(
     """
     if draws < 1:
         raise ValueError(f"draws={draws}: at least one draw is needed")
-    if isinstance(network, Ensemble):
-        each = -(-draws // len(network.members))
-        members = [_weight_bank(m, each, generator, skip) for m in network.members]
-        return MemberBank(members, share_encoder=network.share_encoder)
-    return _weight_bank(network, draws, generator, skip)
+    whole = isinstance(network, Ensemble)
+    members = branches(network)
+    if len(members) == 1 and not whole:
+        return _weight_bank(network, draws, generator, skip)
+    each = -(-draws // len(members))
+    banks = [bank(member, draws=each, generator=generator, skip=skip) for member in members]
+    return MemberBank(banks, shared=None if whole else cast(EncoderDecoder, network).encode)
 
 
 def _weight_bank(

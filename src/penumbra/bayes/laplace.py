@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from penumbra.bayes.layer import Draw, StochasticLayer, stochastic_layers
+from penumbra.bayes.layer import Draw, StochasticLayer, branches, stochastic_layers
 
 
 class LaplaceLayer(StochasticLayer):
@@ -78,8 +78,9 @@ def convert(network: nn.Module) -> None:
     """
     if stochastic_layers(network):
         raise ValueError("the network is stochastic already; convert a deterministic one")
-    for head in network.get_submodule("heads").children():
-        head.register_module("last", LaplaceLayer(head.get_submodule("last")))
+    for branch in branches(network):
+        for head in branch.get_submodule("heads").children():
+            head.register_module("last", LaplaceLayer(head.get_submodule("last")))
 
 
 @torch.no_grad()

@@ -75,6 +75,11 @@ class StochasticLayer(nn.Module):
         return self.operation.run(x, *self.mean())
 
 
+def branches(network: nn.Module) -> Sequence[nn.Module]:
+    """The decoders of a network, each with its heads: itself, or those that it names."""
+    return cast(Sequence[nn.Module], getattr(network, "branches", (network,)))
+
+
 def stochastic_layers(network: nn.Module) -> list[StochasticLayer]:
     """Every stochastic layer, in the order of ``network.modules()``."""
     return [m for m in network.modules() if isinstance(m, StochasticLayer)]
@@ -83,7 +88,7 @@ def stochastic_layers(network: nn.Module) -> list[StochasticLayer]:
 def replace_layers(
     network: nn.Module, build: Callable[[nn.Module], nn.Module], *, scope: Scope
 ) -> None:
-    """Swap, in place, every convertible layer of ``network.decoder`` and ``network.heads``.
+    """Swap, in place, every convertible layer of a network's decoders and heads.
 
     ``scope="light"`` leaves the skip convolutions alone (they then run once for all draws),
     ``"heads"`` changes the heads only.
@@ -93,9 +98,8 @@ def replace_layers(
     """
     if stochastic_layers(network):
         raise ValueError("the network is stochastic already; convert a deterministic one")
-    rooms = [network.get_submodule("heads")]
-    if scope != "heads":
-        rooms.insert(0, network.get_submodule("decoder"))
+    names = ("heads",) if scope == "heads" else ("decoder", "heads")
+    rooms = [branch.get_submodule(name) for branch in branches(network) for name in names]
     found = [
         (parent, name, child)
         for room in rooms

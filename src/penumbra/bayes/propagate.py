@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from penumbra.bayes.bank import Encoded, to_probabilities
 from penumbra.bayes.gaussian import GaussianLayer
-from penumbra.bayes.layer import EncoderDecoder, stochastic_layers
+from penumbra.bayes.layer import EncoderDecoder, branches, stochastic_layers
 from penumbra.bayes.operation import operation_of
 from penumbra.nets.decoder import Level, crop
 from penumbra.nets.heads import FindingsHead
@@ -38,12 +38,15 @@ class Propagation:
     as Gaussians and reach probabilities by sigma points that match mean and covariance.
 
     Raises:
-        ValueError: the network is not variational, or predicts the spread of its logits.
+        ValueError: the network is not variational, has several decoders, or predicts the spread
+            of its logits.
     """
 
     coherent = False
 
     def __init__(self, network: nn.Module) -> None:
+        if len(branches(network)) > 1:
+            raise ValueError("a network of several decoders needs draws")
         layers = stochastic_layers(network)
         if not layers or not all(isinstance(layer, GaussianLayer) for layer in layers):
             raise ValueError(

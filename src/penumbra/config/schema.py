@@ -106,6 +106,9 @@ class Bayes(Section):
     posterior: Literal["variational", "dropout", "laplace", "none"] = Field(
         "variational", description="over decoder and heads; laplace: over the last layers, post hoc"
     )
+    decoders: int = Field(
+        1, ge=1, le=64, description="decoders on one encoder, each with a posterior of its own"
+    )
     scope: Literal["decoder", "light", "heads"] = Field(
         "decoder", description="light: skip convolutions stay fixed; heads: all of the decoder does"
     )
@@ -245,6 +248,15 @@ class Config(Section):
     attention: Attention = Attention()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _decoders_can_be_repeated(self) -> "Config":
+        if self.bayes.decoders > 1 and self.model.architecture != "penumbra":
+            raise ValueError(
+                f"bayes.decoders={self.bayes.decoders}: {self.model.architecture} has no decoder "
+                "that could be repeated; leave model.architecture as penumbra"
+            )
+        return self
 
     def yaml(self) -> str:
         """The resolved configuration as it is written to ``config.yaml``."""

@@ -29,6 +29,10 @@ class Noisy(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
+        if len(network.branches) > 1:
+            raise DataError(
+                "an ensemble of decoders does not become ONNX; train with bayes.decoders 1"
+            )
         layers = stochastic_layers(network)
         other = [type(layer).__name__ for layer in layers if not isinstance(layer, GaussianLayer)]
         if other:

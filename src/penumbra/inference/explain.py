@@ -122,7 +122,7 @@ def attend(network: Network, posterior: Bank, image: Float[Tensor, "b c *space"]
     Raises:
         ConfigError: the network has no gates.
     """
-    if not len(network.gates):
+    if not network.gated:
         raise ConfigError("this model has no attention gates (attention.gates was false)")
     voxels, size = Moments("categorical"), (len(image), 1 + network.findings, *image.shape[2:])
     findings = image.new_zeros(len(image), network.findings)

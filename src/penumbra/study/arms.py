@@ -60,6 +60,11 @@ ARMS: dict[str, Arm] = {
             "pre-trained, dropout at prediction",
             {**_BARE, "bayes.posterior": "dropout"},
         ),
+        Arm(
+            "decoder-ensemble",
+            "pre-trained, four decoders on one encoder",
+            {**_BARE, "bayes.decoders": 4},
+        ),
         Arm("variational", "pre-trained, with a posterior alone", _bare_but("bayes.posterior")),
         Arm("seed-ensemble", "all supervised seeds together", _BARE, False, "supervised"),
         Arm(

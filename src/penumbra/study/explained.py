@@ -53,7 +53,7 @@ class Explained:
 
     def run(self) -> None:
         model = model_of(self.cell)
-        methods = (*ATTENTION, *OTHERS) if len(model.network.gates) else OTHERS
+        methods = (*ATTENTION, *OTHERS) if model.network.gated else OTHERS
         store, judged, tuning = self._held_out(model)
         row = told(self.cell) | {"cohort": (self.data or self.cell.data).name}
         try:

@@ -18,9 +18,10 @@ def parameter_groups(network: Network, config: Config) -> list[dict[str, Any]]:
     ordered = list(bayes.rho_parameters(network))
     rho = set(ordered)
     encoder = list(network.encoder.parameters())
-    head = network.heads["findings"].parameters() if network.findings else ()
-    findings = [p for p in head if p not in rho]
-    gates = [*network.gates.parameters(), network.beta]
+    branches = network.branches
+    heads = [branch.heads["findings"] for branch in branches if branch.findings]
+    findings = [p for head in heads for p in head.parameters() if p not in rho]
+    gates = [*(p for branch in branches for p in branch.gates.parameters()), network.beta]
     rest = [p for p in network.parameters() if p not in rho | {*encoder, *findings, *gates}]
     groups = [
         {"params": encoder, "scale": train.encoder_lr_factor},

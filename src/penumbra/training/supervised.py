@@ -6,6 +6,7 @@ Ramp: task and KL, then the adversarial term, then attention. Every term and, no
 share of the gradient is logged.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,12 @@ from torch import Tensor
 
 from penumbra import bayes
 from penumbra.attend import alignment
-from penumbra.attend.composite import composite
 from penumbra.augment import augment, to_display
 from penumbra.config import Config
 from penumbra.model import Network
 from penumbra.robust import adversarial
 from penumbra.trained import convert
-from penumbra.training import ranks
+from penumbra.training import doubt, ranks
 from penumbra.training.loader import Batch
 from penumbra.training.losses import deeply_supervised, findings_loss
 from penumbra.training.precision import autocast
@@ -58,6 +58,11 @@ class Supervised:
         self.quantiles: list[Tensor] = []
         self.adversarial_ramp = Ramp(config.adversarial.start)
         self.attention_ramp = Ramp(config.attention.start)
+
+    @property
+    def _doubts(self) -> bool:
+        """Whether draws differ: of a posterior, or of several decoders."""
+        return self.converted or len(self.module.branches) > 1
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return parameter_groups(self.module, self.config)
@@ -97,8 +102,8 @@ class Supervised:
             bayes.sampling(network, generator=generator, estimator=estimator),
         ):
             features = network.encode(image)
-            output = network.decode(features)
-            clean = self._task(output, batch, generator)
+            outputs = self._decode(features)
+            clean = self._task(outputs, batch, generator)
             terms: Parts = {"task": clean.mean()}
             counts: Parts = {}
             if self.converted and self.config.bayes.posterior == "variational":
@@ -108,7 +113,7 @@ class Supervised:
                 terms["adversarial"] = weight * self._adversarial(clean, batch, generator)
                 counts = self._counts(weight)
             if self.config.attention.gates:
-                terms |= self._attention(output, features, batch, progress)
+                terms |= self._attention(outputs, features, batch, progress)
         return self._report(terms, step) | {k: v.to(image.device) for k, v in counts.items()}
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -136,23 +141,30 @@ class Supervised:
             batch | moved | {"image": withhold(display, self.config.train.drop_channel, generator)}
         )
 
-    def _task(self, output: Output, batch: Batch, generator: torch.Generator) -> Tensor:
-        """L_task of each image, summed over the heads that its labels can teach."""
+    def _decode(self, features: tuple[Tensor, ...]) -> list[Output]:
+        return [branch.decode(features) for branch in self.module.branches]
+
+    def _task(self, outputs: Sequence[Output], batch: Batch, generator: torch.Generator) -> Tensor:
+        """L_task of each image, summed over the heads that its labels can teach.
+
+        Several decoders learn from all images each; the loss is their mean.
+        """
         losses = []
-        if output.segmentation is not None:
-            losses.append(
-                deeply_supervised(
-                    (output.segmentation, *output.deep),
-                    batch["segmentation"],
-                    dice=self.config.train.dice,
-                    spread=output.spread,
-                    generator=generator,
+        for output in outputs:
+            if output.segmentation is not None:
+                losses.append(
+                    deeply_supervised(
+                        (output.segmentation, *output.deep),
+                        batch["segmentation"],
+                        dice=self.config.train.dice,
+                        spread=output.spread,
+                        generator=generator,
+                    )
                 )
-            )
-        if output.findings is not None:
-            policy = self.config.data.uncertain
-            losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
-        return torch.stack(losses).sum(0)
+            if output.findings is not None:
+                policy = self.config.data.uncertain
+                losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
+        return torch.stack(losses).sum(0) / len(outputs)
 
     def _kl(self, progress: float) -> Tensor:
         """KL on the scale of a loss that is a mean over images and voxels (or findings).
@@ -163,7 +175,7 @@ class Supervised:
         warm_up = Ramp(settings.warm_start, max(1e-9, (1 - settings.warm_start) / 3))
         per_image = self.population.voxels if self.module.classes else self.module.findings
         scale = settings.kl * warm_up.at(progress) / (self.population.images * per_image)
-        return scale * bayes.kl(self.module)
+        return scale * bayes.kl(self.module) / len(self.module.branches)
 
     def _attacks(self, step: int, progress: float) -> bool:
         settings = self.config.adversarial
@@ -177,7 +189,7 @@ class Supervised:
         batch = {key: value[:attacked_images] for key, value in batch.items()}
         labels = batch["segmentation"] if network.classes else batch["findings"]
         attacked = adversarial.perturb(
-            lambda x: _probability(network(x)),
+            lambda x: doubt.probability(network(x)),
             batch["image"],
             labels,
             eps=settings.eps,
@@ -187,15 +199,17 @@ class Supervised:
             generator=generator,
         )
         features = network.encode(attacked)
-        output = network.decode(features)
+        outputs = self._decode(features)
         weights = torch.ones_like(clean[:attacked_images])
-        if settings.gamma and self.converted:  # a deterministic network has no uncertainty
-            uncertainty = self._epistemic(output, features, draws=settings.draws)
+        if settings.gamma and self._doubts:  # a deterministic network has no uncertainty
+            uncertainty = doubt.epistemic(network, outputs, features, draws=settings.draws)
             weights = adversarial.uncertainty_weights(
-                _mean_over(uncertainty, batch["body"]), gamma=settings.gamma, clip=settings.clip
+                doubt.mean_over(uncertainty, batch["body"]),
+                gamma=settings.gamma,
+                clip=settings.clip,
             )
         alpha = settings.alpha
-        attacked_loss = self._task(output, batch, generator)
+        attacked_loss = self._task(outputs, batch, generator)
         loss = adversarial.adversarial_loss(clean, attacked_loss, weights, alpha=alpha)
         return loss - alpha * clean.mean() if settings.normalise_clean else loss
 
@@ -208,14 +222,14 @@ class Supervised:
         return {f"weight/{name}": torch.tensor(v) for name, v in shares._asdict().items()}
 
     def _attention(
-        self, output: Output, features: tuple[Tensor, ...], batch: Batch, progress: float
+        self, outputs: list[Output], features: tuple[Tensor, ...], batch: Batch, progress: float
     ) -> Parts:
-        """L_att, L_clinical and L_anatomy (METHOD 3.2, 3.3) on the composite map."""
+        """L_att, L_clinical and L_anatomy (METHOD 3.2, 3.3) on the composite map that is shown."""
         settings, size = self.config.attention, batch["image"].shape[2:]
         ramp = self.attention_ramp.at(progress)
         if ramp == 0:
             return {}
-        attention = composite(output.attention, self.module.beta, size)
+        attention = doubt.composites(self.module, outputs, size).mean(0)
         body = batch["body"] & batch["valid"]
         terms = {}
         if settings.clinical and batch["annotated"].any():
@@ -223,8 +237,9 @@ class Supervised:
             terms["clinical"] = ramp * settings.clinical * loss
         if settings.anatomy:
             terms["anatomy"] = ramp * settings.anatomy * alignment.anatomy_loss(attention, body)
-        if settings.weight and settings.direction != "off" and self.converted:
-            uncertainty = self._map_uncertainty(output, features, size)
+        if settings.weight and settings.direction != "off" and self._doubts:
+            draws = self.config.adversarial.draws
+            uncertainty = doubt.of_maps(self.module, outputs, features, size, draws=draws)
             loss = alignment.attention_loss(
                 attention,
                 uncertainty,
@@ -235,28 +250,6 @@ class Supervised:
             )
             terms["attention"] = ramp * settings.weight * loss
         return terms
-
-    @torch.no_grad()
-    def _epistemic(self, output: Output, features: tuple[Tensor, ...], *, draws: int) -> Tensor:
-        """Epistemic variance per voxel (segmentation) or per finding, over fresh draws."""
-        detached = tuple(f.detach() for f in features)
-        more = [self.module.decode(detached) for _ in range(draws - 1)]
-        probabilities = torch.stack([_probability(o).detach() for o in [output, *more]])
-        variance = probabilities.var(0, correction=0)
-        return variance.sum(1) if self.module.classes else variance
-
-    @torch.no_grad()
-    def _map_uncertainty(
-        self, output: Output, features: tuple[Tensor, ...], size: torch.Size
-    ) -> Tensor:
-        """Where each map's evidence varies between draws: of the voxel's class, or of the map."""
-        draws = self.config.adversarial.draws
-        if self.module.classes:
-            return self._epistemic(output, features, draws=draws)[:, None]
-        detached = tuple(f.detach() for f in features)
-        outputs = [output, *(self.module.decode(detached) for _ in range(draws - 1))]
-        maps = [composite(o.attention, self.module.beta, size) for o in outputs]
-        return torch.stack(maps).var(0, correction=0)
 
     def _reference(self, uncertainty: Tensor) -> float:
         """u_ref as all parts of the step see it; the very first step takes its own quantile."""
@@ -270,21 +263,9 @@ class Supervised:
         logged = {f"loss/{name}": value.detach() for name, value in terms.items()}
         every = self.config.train.validate_every
         if every and step % every == 0 and len(terms) > 1:
-            logged |= _gradient_shares(terms, list(self.module.decoder.parameters()))
+            decoders = [branch.decoder for branch in self.module.branches]
+            logged |= _gradient_shares(terms, [p for each in decoders for p in each.parameters()])
         return {"total": total} | logged
-
-
-def _probability(output: Output) -> Tensor:
-    if output.segmentation is not None:
-        return output.segmentation.float().softmax(1)
-    assert output.findings is not None
-    return output.findings.float().sigmoid()
-
-
-def _mean_over(uncertainty: Tensor, body: Tensor) -> Tensor:
-    """One number per image: over the body's voxels, or over findings."""
-    inside = body.flatten(1) if uncertainty.shape == body.shape else torch.ones_like(uncertainty)
-    return (uncertainty.flatten(1) * inside).sum(1) / inside.sum(1).clamp(min=1)
 
 
 def _gradient_shares(terms: Parts, parameters: list[Tensor]) -> Parts:
