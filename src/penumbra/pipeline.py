@@ -24,8 +24,8 @@ from penumbra.errors import DataError
 from penumbra.files import locked
 from penumbra.ground import Ground, data_folder, device, prepare
 from penumbra.model import Network
-from penumbra.pretrain.monitor import probe_scores
 from penumbra.pretrain.objective import SelfSupervised
+from penumbra.pretrain.probe import probe_scores
 from penumbra.pretrain.transfer import adapt
 from penumbra.report import build as build_report
 from penumbra.trained import Trained
