@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from penumbra import checkpoint, progress
 from penumbra.errors import TrainingError
 from penumbra.files import atomic
+from penumbra.memory import keep_freed
 from penumbra.training import ranks, shards
 from penumbra.training.loader import Batch, Samples, load
 from penumbra.training.log import Log
@@ -77,6 +78,7 @@ def fit(
     """
     last = folder / "last.safetensors"
     step, best = _resume(stage, schedule, last)
+    keep_freed()
     stage.module.to(device).train()
     layout, optimizer = _begin(stage, schedule, last if step else None)  # on the device
     trainer = _Trainer(stage, schedule, samples, folder, device)
