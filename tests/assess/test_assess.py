@@ -16,7 +16,9 @@ from penumbra.data import split
 from penumbra.data.cohort import read_cohort
 from penumbra.data.phantom import write_phantom
 from penumbra.data.store import Store, build
-from penumbra.trained import Trained
+from penumbra.ground import Ground
+from penumbra.study.lines import RANKED_BY
+from penumbra.trained import Calibration, Trained
 from penumbra.types import Part
 
 
@@ -87,6 +89,12 @@ def test_each_case_is_one_line_of_the_table(judged: Path, store: Store) -> None:
 
 def test_attacks_and_shifts_are_drawn_as_series(judged: Path) -> None:
     series = json.loads((judged / "evaluation" / "curves.json").read_text())["robustness"]
+def test_a_study_ranks_cases_by_columns_that_exist(judged: Path) -> None:
+    with (judged / "cases.csv").open() as file:
+        (line, *_) = csv.DictReader(file)
+    assert set(RANKED_BY) <= set(line)
+
+
     assert {"attack", "family"} <= {key for point in series for key in point}
 
 
