@@ -98,7 +98,7 @@ def evaluate(run: Path, *, data: Path | None = None, parts: Sequence[Part] = ass
         model = trained.load(run, device=device(load(run / "config.yaml")))
         ground = prepare(model.config, data_folder(run, data), run, visiting=data is not None)
         out = run if data is None else run / "evaluations" / ground.provenance["cohort"]
-        return assess.assess(model, ground.store, ground.parts, out=out, parts=parts)
+        return assess.assess(model, ground, out=out, parts=parts)
 
 
 @contextmanager
@@ -191,6 +191,8 @@ def _train(
         model, ground.store, ground.parts["train"], ground.parts["val"]
     )
     model = replace(model, calibration=calibration, familiarity=familiarity)
+    for warning in calibration.warnings:
+        progress.console.print(f"train: {warning}")
     assess.calibrate_attention(model, ground.store, ground.parts["val"]).save(out / "model")
     return out / "model"
 

@@ -29,6 +29,7 @@ from penumbra.training.shards import Layout
 from penumbra.training.stop import agreed, stopped, wishes
 
 Validate = Callable[[int], Mapping[str, float]]
+CONSTANT = "at step {} no validation case is told from another: nothing found, or base rates alone"
 
 
 @runtime_checkable
@@ -68,7 +69,8 @@ def fit(
 
     Returns the path of the final checkpoint. ``last`` is the newest state, complete when its record
     says ``step == steps``; ``best`` is the state with the highest ``score`` that ``validate`` gave
-    since the parameters last changed kind.
+    since the parameters last changed kind. If it gives a ``constant`` other than 0 in the second
+    half, the console says that the network answers the same whoever is asked.
 
     Raises:
         TrainingError: a loss is not finite (its cases are named, its batch is saved beside
@@ -76,9 +78,9 @@ def fit(
         DataError: a sample cannot be read, or the folder cannot be written.
         Stopped: SIGINT, SIGTERM or the deadline came; ``last`` is saved.
     """
+    keep_freed()
     last = folder / "last.safetensors"
     step, best = _resume(stage, schedule, last)
-    keep_freed()
     stage.module.to(device).train()
     layout, optimizer = _begin(stage, schedule, last if step else None)  # on the device
     trainer = _Trainer(stage, schedule, samples, folder, device)
@@ -100,6 +102,8 @@ def fit(
             if validate and ranks.is_first() and (step % schedule.validate_every == 0 or at_end):
                 scores = _validated(stage, validate, step)
                 parts |= {f"val/{k}": v for k, v in scores.items()}
+                if scores.get("constant") and 2 * step >= schedule.steps:
+                    progress.console.print(f"{stage.name}: {CONSTANT.format(step)}")
                 if scores["score"] > best:
                     best = scores["score"]
                     path = folder / "best.safetensors"
