@@ -33,7 +33,7 @@ from penumbra.training import ranks
 from penumbra.training.loop import Validate, fit
 from penumbra.training.schedule import Schedule
 from penumbra.training.selfsupervised import begin
-from penumbra.training.start import standardize_findings
+from penumbra.training.start import standardize_decoder, standardize_findings
 from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality, Part
 
@@ -162,7 +162,8 @@ def _train(
     )
     stage = Supervised(network, config, population)
     patches = Patches(ground.store, labelled, settings=config.data, seed=config.seed)
-    standardize_findings(network.to(device(config)), _images(patches, config))
+    standardize_decoder(network.to(device(config)), next(_images(patches, config)))
+    standardize_findings(network, _images(patches, config))
     fit(
         stage,
         patches,
@@ -190,9 +191,9 @@ def _train(
     familiarity = assess.familiarize(
         model, ground.store, ground.parts["train"], ground.parts["val"]
     )
-    model = replace(model, calibration=calibration, familiarity=familiarity)
     for warning in calibration.warnings:
         progress.console.print(f"train: {warning}")
+    model = replace(model, calibration=calibration, familiarity=familiarity)
     assess.calibrate_attention(model, ground.store, ground.parts["val"]).save(out / "model")
     return out / "model"
 
