@@ -27,7 +27,7 @@ from penumbra.data import store
 from penumbra.data.patches import Patches, whole
 from penumbra.data.preprocess import Prepared
 from penumbra.ground import Ground, prepare
-from penumbra.pretrain import adapt
+from penumbra.pretrain.transfer import adapt
 from penumbra.study.arms import ARMS
 from penumbra.training.loop import fit
 from penumbra.training.supervised import Population, Supervised

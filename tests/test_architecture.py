@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "penumbra"
 
 LAYERS = [
-    {"config", "types", "errors", "progress", "files", "checkpoint", "jobs"},
+    {"config", "types", "errors", "progress", "files", "checkpoint", "jobs", "memory"},
     {"data", "nets"},
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},

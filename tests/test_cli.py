@@ -1,5 +1,6 @@
 """The face of the program: what a user types, what comes back, and how mistakes end."""
 
+import json
 import os
 import subprocess
 import sys
@@ -101,6 +102,19 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     code, out, _ = call(capsys, verb, "--help")
     assert code == 0
     assert f"penumbra {verb}" in out
+
+
+def test_the_last_lines_warn_of_a_model_that_predicts_nothing(
+    pipeline: Pipeline, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"calibration": {"warnings": ["The model predicts no structure."]}}
+    (tmp_path / "a" / "model").mkdir(parents=True)
+    (tmp_path / "a" / "model" / "model.json").write_text(json.dumps(record))
+    words = ["run", "--preset", "brain-mri", "--data", scans, "--out", tmp_path / "a"]
+    _, out, _ = call(capsys, *words)
+    *_, warning, following = out.splitlines()
+    assert warning == "Warning: The model predicts no structure."
+    assert following.startswith("Next: ")
 
 
 def test_run_resolves_options_and_dotted_settings(

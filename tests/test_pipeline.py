@@ -147,7 +147,7 @@ def test_a_stopped_training_of_several_decoders_ends_with_the_same_weights(
 
 
 def test_another_cohort_is_judged_beside_the_runs_own(phantoms: Path, tmp_path: Path) -> None:
-    write_phantom(tmp_path / "moved", modality="xray", cases=10, seed=1, shape=SHAPES["xray"])
+    write_phantom(tmp_path / "moved", modality="xray", cases=12, seed=1, shape=SHAPES["xray"])
     config = lean("xray", **{"pretrain.steps": 0, "evaluate.attack_cases": 0})
     run = tmp_path / "run"
     pipeline.train(config, phantoms / "xray", run)
@@ -156,6 +156,8 @@ def test_another_cohort_is_judged_beside_the_runs_own(phantoms: Path, tmp_path: 
     other = pipeline.evaluate(run, data=tmp_path / "moved")
     assert other == run / "evaluations" / "moved" / "metrics.json"
     assert other.read_text() != before == own.read_text()
+    split = json.loads((run / "split.json").read_text())["hash"]
+    assert json.loads(before)["split_hash"] == split != json.loads(other.read_text())["split_hash"]
     assert pipeline.build_report(other.parent).parent == other.parent
 
 

@@ -24,8 +24,8 @@ from penumbra.errors import DataError
 from penumbra.files import locked
 from penumbra.ground import Ground, data_folder, device, prepare
 from penumbra.model import Network
-from penumbra.pretrain.monitor import probe_scores
 from penumbra.pretrain.objective import SelfSupervised
+from penumbra.pretrain.probe import probe_scores
 from penumbra.pretrain.transfer import adapt
 from penumbra.report import build as build_report
 from penumbra.trained import Trained
@@ -33,7 +33,7 @@ from penumbra.training import ranks
 from penumbra.training.loop import Validate, fit
 from penumbra.training.schedule import Schedule
 from penumbra.training.selfsupervised import begin
-from penumbra.training.start import standardize_findings
+from penumbra.training.start import standardize_decoder, standardize_findings
 from penumbra.training.supervised import Population, Supervised
 from penumbra.types import Modality, Part
 
@@ -98,7 +98,7 @@ def evaluate(run: Path, *, data: Path | None = None, parts: Sequence[Part] = ass
         model = trained.load(run, device=device(load(run / "config.yaml")))
         ground = prepare(model.config, data_folder(run, data), run, visiting=data is not None)
         out = run if data is None else run / "evaluations" / ground.provenance["cohort"]
-        return assess.assess(model, ground.store, ground.parts, out=out, parts=parts)
+        return assess.assess(model, ground, out=out, parts=parts)
 
 
 @contextmanager
@@ -162,7 +162,8 @@ def _train(
     )
     stage = Supervised(network, config, population)
     patches = Patches(ground.store, labelled, settings=config.data, seed=config.seed)
-    standardize_findings(network.to(device(config)), _images(patches, config))
+    standardize_decoder(network.to(device(config)), next(_images(patches, config)))
+    standardize_findings(network, _images(patches, config))
     fit(
         stage,
         patches,
@@ -190,6 +191,8 @@ def _train(
     familiarity = assess.familiarize(
         model, ground.store, ground.parts["train"], ground.parts["val"]
     )
+    for warning in calibration.warnings:
+        progress.console.print(f"train: {warning}")
     model = replace(model, calibration=calibration, familiarity=familiarity)
     assess.calibrate_attention(model, ground.store, ground.parts["val"]).save(out / "model")
     return out / "model"

@@ -61,6 +61,7 @@ class Calibration:
         finding_quantile: finding -> of its conformal set; absent likewise.
         posterior_width: factor by which the trained posterior's deviations were scaled.
         tempering: what each width scored (``assess.temper``).
+        warnings: what makes the model useless, in sentences (``assess.constant``).
     """
 
     temperature: float = 1.0
@@ -78,6 +79,7 @@ class Calibration:
     finding_quantile: dict[str, float] = field(default_factory=dict)
     posterior_width: float = 1.0
     tempering: list[dict[str, float]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,7 @@ def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
     Raises:
         DataError: a file is missing, damaged, or does not describe a model.
     """
-    if (folder / "model" / RECORD).exists():
-        folder = folder / "model"
+    folder = _model_folder(folder)
     path = folder / RECORD
     try:
         record = json.loads(path.read_text())
@@ -204,14 +205,25 @@ def load(folder: Path, *, device: torch.device | str = "cpu") -> Trained:
     return Trained(network, task, settings, calibration, provenance, _familiarity(folder))
 
 
+def warnings(folder: Path) -> list[str]:
+    """What the model in a folder warns of; its network is not built. None where no model is."""
+    path = _model_folder(folder) / RECORD
+    if not path.exists():
+        return []
+    return list(json.loads(path.read_text()).get("calibration", {}).get("warnings", []))
+
+
 def fingerprint(folder: Path) -> str:
     """Hash of a model folder (or of a run's), by which a prediction knows its model."""
-    found = folder / "model" if (folder / "model" / RECORD).exists() else folder
-    digest = hashlib.sha256()
+    folder, digest = _model_folder(folder), hashlib.sha256()
     for name in (WEIGHTS, RECORD, FAMILIARITY):
-        if (found / name).exists():
-            digest.update((found / name).read_bytes())
+        if (folder / name).exists():
+            digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _model_folder(folder: Path) -> Path:
+    return folder / "model" if (folder / "model" / RECORD).exists() else folder
 
 
 def _familiarity(folder: Path) -> Familiarity | None:

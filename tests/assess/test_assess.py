@@ -1,7 +1,10 @@
 """Assessment on a handful of phantoms with an untrained network: the plumbing, not the quality."""
 
+import copy
 import csv
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,9 @@ from penumbra.data import split
 from penumbra.data.cohort import read_cohort
 from penumbra.data.phantom import write_phantom
 from penumbra.data.store import Store, build
-from penumbra.trained import Trained
+from penumbra.ground import Ground
+from penumbra.study.lines import RANKED_BY
+from penumbra.trained import Calibration, Trained
 from penumbra.types import Part
 
 
@@ -42,18 +47,17 @@ def model(config: Config, store: Store) -> Trained:
     return Trained(network, store.task, config, calibration)
 
 
-def parts(store: Store) -> dict[Part, list[int]]:
-    return {
-        "train": list(store.indices("train")),
-        "val": list(store.indices("val")),
-        "test": list(store.indices("test")),
-    }
+@pytest.fixture(scope="module")
+def ground(store: Store) -> Ground:
+    named: tuple[Part, ...] = ("train", "val", "test")
+    parts = {part: list(store.indices(part)) for part in named}
+    return Ground(store, parts, (1.0, 1.0), {"cohort": "phantoms", "split": "s"})
 
 
 @pytest.fixture(scope="module")
-def judged(model: Trained, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judged(model: Trained, ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    assess.assess(model, store, parts(store), out=out)
+    assess.assess(model, ground, out=out)
     return out
 
 
@@ -85,9 +89,33 @@ def test_each_case_is_one_line_of_the_table(judged: Path, store: Store) -> None:
     assert {line["case"] for line in lines} == expected
 
 
+def test_a_study_ranks_cases_by_columns_that_exist(judged: Path) -> None:
+    with (judged / "cases.csv").open() as file:
+        (line, *_) = csv.DictReader(file)
+    assert set(RANKED_BY) <= set(line)
+
+
 def test_attacks_and_shifts_are_drawn_as_series(judged: Path) -> None:
     series = json.loads((judged / "evaluation" / "curves.json").read_text())["robustness"]
     assert {"attack", "family"} <= {key for point in series for key in point}
+
+
+def test_a_model_that_predicts_nothing_says_so(
+    model: Trained, ground: Ground, tmp_path: Path
+) -> None:
+    """Its bias leaves no voxel to any structure, whatever the image."""
+    mute = copy.deepcopy(model.network)
+    last = mute.get_submodule("heads.segmentation.last")
+    with torch.no_grad():
+        last.bias[0] += 1e3
+    silent = replace(model, network=mute, calibration=Calibration())
+    val = ground.parts["val"]
+    assert assess.validate(mute, ground.store, val, model.config)["constant"] == 1
+    (warning,) = assess.calibrate(silent, ground.store, val).warnings
+    assert re.search(r"no structure in any of the \d+ val case.*train\.lr", warning)
+    metrics = assess.assess(silent, ground, out=tmp_path)
+    (warning,) = json.loads(metrics.read_text())["warnings"]
+    assert re.search(r"no structure in any of the \d+ test case", warning)
 
 
 def test_samples_hold_what_the_report_draws(judged: Path) -> None:
@@ -97,9 +125,9 @@ def test_samples_hold_what_the_report_draws(judged: Path) -> None:
 
 
 def test_assessing_twice_gives_the_same_file(
-    judged: Path, model: Trained, store: Store, tmp_path: Path
+    judged: Path, model: Trained, ground: Ground, tmp_path: Path
 ) -> None:
-    again = assess.assess(model, store, parts(store), out=tmp_path)
+    again = assess.assess(model, ground, out=tmp_path)
     assert again.read_text() == (judged / "metrics.json").read_text()
 
 
@@ -119,7 +147,7 @@ def test_probes_are_spread_over_all_cases() -> None:
 
 def test_validation_scores_with_the_mean_over_regions(model: Trained, store: Store) -> None:
     scores = assess.validate(model.network, store, list(store.indices("val")), model.config)
-    assert set(scores) == {"dice", "score"}
+    assert set(scores) == {"dice", "score", "constant"}
     assert 0 <= scores["score"] <= 1
     assert torch.is_grad_enabled()
 

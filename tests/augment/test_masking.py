@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from penumbra.augment.masking import Masking, _draw, atlas_regions, blocks, labelled
+from penumbra.augment.masking import Masking, _draw, atlas_regions, blocks, labelled, withhold
 from penumbra.augment.profile import profile_for
 from penumbra.augment.supervoxel import coarse_supervoxels, supervoxels
 
@@ -110,3 +110,11 @@ def test_an_atlas_is_read_at_the_position_of_the_patch() -> None:
     got = atlas_regions(atlas, lower, upper, (2, 2))
     assert got[0].tolist() == [[9, 10], [13, 14]]
     assert got[1].tolist() == [[0, 0], [6, 8]]  # above the atlas: label 0
+
+
+def test_withheld_channels_are_zero_and_one_always_stays() -> None:
+    image = torch.ones(200, 3, 2, 2)
+    kept = withhold(image, 0.6, torch.Generator().manual_seed(0)).flatten(2).amax(2)
+    assert set(kept.flatten().tolist()) == {0.0, 1.0}
+    assert bool((kept.sum(1) >= 1).all())
+    assert torch.equal(withhold(image, 0.0, torch.Generator()), image)

@@ -5,13 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from penumbra.config import Pretrain
+from penumbra.pretrain.heads import accuracy, masked_cross_entropy
 from penumbra.pretrain.objective import SelfSupervised
 from penumbra.pretrain.probe import linear_probe
 from penumbra.pretrain.protocol import (
     ProtocolTask,
-    accuracy,
     linear_leak,
-    masked_cross_entropy,
     reversal_ramp,
     reverse_gradient,
 )

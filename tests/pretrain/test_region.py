@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from penumbra.pretrain.heads import masked_cross_entropy
 from penumbra.pretrain.region import (
     balanced_edges,
     bin_labels,
     lung_zones,
     majority_organ,
     overlap_targets,
-    region_loss,
     uniform_edges,
     without_leak,
 )
@@ -78,16 +78,16 @@ def test_labels_move_with_a_flip(generator: torch.Generator) -> None:
 
 def test_unknown_regions_take_no_part(generator: torch.Generator) -> None:
     logits = torch.randn(3, 4, generator=generator, requires_grad=True)
-    hard = region_loss(logits, torch.tensor([1, -1, 3]))
+    hard = masked_cross_entropy(logits, torch.tensor([1, -1, 3]))
     soft_target = nn.functional.one_hot(torch.tensor([1, 0, 3]), 4).float()
     soft_target[1] = NAN
-    soft = region_loss(logits, soft_target)
+    soft = masked_cross_entropy(logits, soft_target)
     torch.testing.assert_close(hard, soft)
     soft.backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert not logits.grad[1].any()
-    assert float(region_loss(logits.detach(), torch.full((3,), -1))) == 0
+    assert float(masked_cross_entropy(logits.detach(), torch.full((3,), -1))) == 0
 
 
 def test_only_padding_that_tells_the_position_hides_it() -> None:
@@ -141,7 +141,7 @@ def test_on_noise_a_network_cannot_tell_the_region(round_field: bool) -> None:
         for _ in range(80):
             image, label = draw(128)
             optimizer.zero_grad()
-            region_loss(network(image), label).backward()
+            masked_cross_entropy(network(image), label).backward()
             optimizer.step()
         image, label = draw(3000)
         known = label >= 0

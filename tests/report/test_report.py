@@ -52,6 +52,16 @@ def page_of(run: Path) -> str:
     return path.read_text()
 
 
+def test_what_makes_a_model_useless_is_said_before_its_results(run: Path) -> None:
+    tree = json.loads((run / "metrics.json").read_text())
+    assert 'class="finding warning"' not in page_of(run)
+    warning = "The model predicts no structure in any of the 9 test case(s) that hold one."
+    (run / "metrics.json").write_text(json.dumps(tree | {"warnings": [warning]}))
+    page = page_of(run)
+    assert page.index(warning) < page.index('class="tiles"')
+    assert warning in report.write_card(run).read_text()
+
+
 def test_the_page_is_well_formed_and_every_inner_link_has_its_target(finished: Path) -> None:
     parser = Balance()
     parser.feed((finished / "report.html").read_text())

@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 import torch
 
-from penumbra.augment import families
-from penumbra.robust.shift import Shift, degradation, shifted, suite
+from penumbra.augment import families, shift
+from penumbra.robust.shift import Shift, degradation, suite
 from penumbra.types import Modality
 
 
@@ -45,7 +45,13 @@ def test_every_family_of_a_modality_changes_the_image_and_keeps_its_shape(
     image = torch.rand((1, 1, 32, 32), generator=generator)
     stored = image * 400 - 160 if modality == "ct" else image
     for cell in suite(families(modality), seen=[], severities=[1, 5]):
-        changed = shifted(stored, cell, modality=modality, generator=generator)
+        changed = shift(
+            stored,
+            family=cell.family,
+            severity=cell.severity,
+            modality=modality,
+            generator=generator,
+        )
         assert changed.shape == stored.shape
         assert bool(torch.isfinite(changed).all()), cell
         assert not torch.equal(changed, stored), cell

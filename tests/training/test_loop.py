@@ -102,6 +102,23 @@ def test_best_is_the_highest_score_and_not_the_last(tmp_path: Path) -> None:
     assert [line["val/score"] for line in log(tmp_path) if "val/score" in line] == [0.2, 0.9, 0.4]
 
 
+def test_late_in_a_training_a_constant_answer_is_called_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(
+        Regression(),
+        Points(),
+        schedule(),
+        folder=tmp_path,
+        device=CPU,
+        validate=lambda step: {"score": 0.0, "constant": float(step != 12)},
+    )
+    said = " ".join(capsys.readouterr().err.split())
+    assert "regression: at step 10 no validation case is told from another" in said
+    assert "at step 5" not in said  # a young network may well start so
+    assert "at step 12" not in said
+
+
 def test_a_loss_that_is_not_finite_names_its_cases_and_keeps_its_batch(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not finite at step 5 \(total\), cases patient-0, "):
         fit(Regression(), Points(poison=21), schedule(), folder=tmp_path, device=CPU)

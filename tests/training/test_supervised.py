@@ -10,7 +10,6 @@ from penumbra.training import doubt
 from penumbra.training.loop import Batch
 from penumbra.training.losses import segmentation_loss
 from penumbra.training.supervised import Population, Ramp, Supervised
-from penumbra.training.withhold import withhold
 from penumbra.types import Task
 
 SEGMENTATION = Task(
@@ -220,11 +219,3 @@ def test_the_same_step_has_the_same_loss() -> None:
 def test_a_ramp_rises_linearly_between_its_ends() -> None:
     ramp = Ramp(0.5, 0.2)
     assert [ramp.at(p) for p in (0.4, 0.5, 0.6, 0.7, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
-
-
-def test_withheld_channels_are_zero_and_one_always_stays() -> None:
-    image = torch.ones(200, 3, 2, 2)
-    kept = withhold(image, 0.6, torch.Generator().manual_seed(0)).flatten(2).amax(2)
-    assert set(kept.flatten().tolist()) == {0.0, 1.0}
-    assert bool((kept.sum(1) >= 1).all())
-    assert torch.equal(withhold(image, 0.0, torch.Generator()), image)

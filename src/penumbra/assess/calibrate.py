@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penumbra import progress
 from penumbra.assess.conformal import Promised
+from penumbra.assess.constant import REMEDY, Answers
 from penumbra.bayes.temperature import fit_temperature
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
@@ -40,13 +41,14 @@ def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
     settings = model.config
     generator = torch.Generator().manual_seed(settings.seed)
     draws = posterior(model.network, settings.evaluate.draws, generator=generator)
-    seen, promised = _Seen(store.task.regions), Promised()
+    seen, promised, answers = _Seen(store.task.regions), Promised(), Answers()
     with progress.bar("calibrate", len(indices)) as advance:
         for index in indices:
             case = store[index]
             maps = map_case(model.network, draws, case, store.task, settings)
             seen.add(case, maps, settings.seed)
             promised.add(case, maps, store.task)
+            answers.add(case, maps)
             advance()
     findings, volumes = store.task.findings, promised.volume_quantiles()
     return Calibration(
@@ -59,6 +61,7 @@ def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:
         volume_quantile={region: quantile for region, (quantile, _) in volumes.items()},
         volume_floor_ml={region: floor for region, (_, floor) in volumes.items()},
         finding_quantile=promised.finding_quantiles(),
+        warnings=[f"{sentence} {REMEDY}" for sentence in answers.warnings("val")],
     )
 
 

@@ -18,6 +18,7 @@ from penumbra.data.store import Store
 from penumbra.evaluate.findings import Findings, score_findings, score_uncertainty
 from penumbra.evaluate.protocol import Row, row
 from penumbra.evaluate.statistics import bootstrap
+from penumbra.memory import keep_freed
 from penumbra.robust.ladder import Ladder, Method
 from penumbra.robust.objective import Predict
 from penumbra.robust.shift import Shift, degradation, suite
@@ -106,6 +107,7 @@ def attack(
     plan: Plan,
 ) -> Hardship:
     """One probe of each of the chosen cases through a plan."""
+    keep_freed()
     chosen = spread(indices, config.evaluate.attack_cases)
     spacing = store[chosen[0]].spacing_mm[: config.data.dim]
     plan = replace(plan, gates_images=GATED if task.classes else FINDINGS_GATED)

@@ -13,6 +13,7 @@ import torch
 from penumbra import progress
 from penumbra.assess.calibrate import expert_masks
 from penumbra.assess.conformal import coverage
+from penumbra.assess.constant import Answers
 from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.assess.hardship import hardship
 from penumbra.assess.samples import Samples
@@ -41,6 +42,7 @@ from penumbra.evaluate.segmentation import (
 )
 from penumbra.evaluate.selective import RANKED_BY
 from penumbra.files import write_text
+from penumbra.ground import Ground
 from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.trained import Trained, environment, posterior
 from penumbra.types import Case, Part, Uncertainty
@@ -65,37 +67,30 @@ UNCERTAINTIES = {
 Tallies = dict[str, calibration.Tally]
 
 
-def assess(
-    model: Trained,
-    store: Store,
-    indices: dict[Part, list[int]],
-    *,
-    out: Path,
-    parts: Sequence[Part] = JUDGED,
-) -> Path:
+def assess(model: Trained, ground: Ground, *, out: Path, parts: Sequence[Part] = JUDGED) -> Path:
     """Score validation and test patients; write metrics, cases, curves and samples."""
     rows: list[Row] = []
     table: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
+    warnings = list(model.calibration.warnings)
     for part in parts:
         samples = Samples(out) if part == "test" else None
-        judged = judge(model, store, indices[part], part, samples=samples)
+        judged = judge(model, ground.store, ground.parts[part], part, samples=samples)
         rows += judged.rows(model, part)
         table += judged.table(part)
         curves = judged.curves()
-    harder = hardship(model, store, indices["test"])
+        warnings += judged.answers.warnings(part) if part == "test" else []
+    harder = hardship(model, ground.store, ground.parts["test"])
     curves["robustness"] = harder.series
     write_text(out / "cases.csv", table_text(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
     write_text(out / "evaluation" / "probes.json", json.dumps(harder.probes))
     tree = json.loads(to_json(rows + harder.rows))
     record = {
-        "name": model.config.name,
-        "modality": model.config.modality,
-        "size": model.config.size,
-        "seed": model.config.seed,
-        "split_hash": model.provenance.get("split"),
+        **model.config.model_dump(include={"name", "modality", "size", "seed"}),
+        "split_hash": ground.provenance["split"],
         "environment": environment(),
+        "warnings": warnings,
         "attack_gates": harder.gates,
         "posterior": _posterior(model),
     }
@@ -111,6 +106,7 @@ class Judged:
     cases: list[Case] = field(default_factory=list)
     scores: list[CaseScores] = field(default_factory=list)
     tallies: dict[str, list[Tallies]] = field(default_factory=lambda: {"raw": [], "scaled": []})
+    answers: Answers = field(default_factory=Answers)
     found: list[Uncertainty] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
     findings: tuple[str, ...] = ()
@@ -204,10 +200,10 @@ def judge(
         for index in indices:
             case = store[index]
             maps = map_case(model.network, draws, case, store.task, settings)
+            judged.answers.add(case, maps)
             judged.cases.append(case.case)
-            judged.scores.append(
-                CaseScores(case.id, case.case.patient, _score(model, case, maps, judged))
-            )
+            scores = _score(model, case, maps, judged)
+            judged.scores.append(CaseScores(case.id, case.case.patient, scores))
             if maps.findings is not None:
                 judged.found.append(maps.findings)
                 judged.labels.append(np.asarray(case.findings))
@@ -236,10 +232,9 @@ def _score_voxels(
     model: Trained, case: Prepared, maps: CaseMaps, judged: Judged
 ) -> dict[tuple[str, str], float]:
     assert maps.voxels is not None
-    raw = maps.voxels.probability.numpy()
-    scaled = apply_temperature(maps.voxels.probability[None], model.calibration.temperature)[
-        0
-    ].numpy()
+    probability = maps.voxels.probability
+    raw = probability.numpy()
+    scaled = apply_temperature(probability[None], model.calibration.temperature)[0].numpy()
     reference = np.asarray(case.segmentation)
     uncertainty = {
         name: getattr(maps.voxels, field).numpy() for name, field in UNCERTAINTIES.items()
@@ -260,9 +255,9 @@ def _score_voxels(
         line = from_record(model.calibration.expected_dice)
         if line is not None:
             scores["expected_dice_error", MEAN] = abs(line.at(trust) - scores["dice", MEAN])
-    for name, probability in (("raw", raw), ("scaled", scaled)):
+    for name, p in (("raw", raw), ("scaled", scaled)):
         judged.tallies[name].append(
-            tally_segmentation(probability, reference, spacing_mm=spacing, rules=rules)
+            tally_segmentation(p, reference, spacing_mm=spacing, rules=rules)
         )
     return scores
 

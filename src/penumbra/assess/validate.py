@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from penumbra.assess.constant import Answers
 from penumbra.bayes import bank
 from penumbra.config import Config
 from penumbra.data.store import Store
@@ -20,13 +21,16 @@ def validate(
 ) -> dict[str, float]:
     """Mean Dice over regions and macro AUROC over findings; ``score`` is their mean.
 
+    ``constant`` is 1 where a head gives the same answer for all of them (``assess.constant``).
     Posterior draws would be fairer but several times dearer; two are enough to steer.
     """
     draws = bank(network, draws=2, generator=torch.Generator().manual_seed(config.seed))
+    answers = Answers()
     overlaps, probabilities, labels = [], [], []
     for index in indices[: CASES if store.task.classes else None]:
         case = store[index]
         maps = map_case(network, draws, case, store.task, config)
+        answers.add(case, maps)
         if maps.voxels is not None and case.segmentation is not None:
             predicted = label_map(maps.voxels.probability)
             reference = np.asarray(case.segmentation)
@@ -42,4 +46,5 @@ def validate(
         p, y = np.stack(probabilities), np.stack(labels)
         areas = [auroc(p[:, f], y[:, f]) for f in range(p.shape[1])]
         result["auroc"] = float(np.nanmean(areas)) if not np.isnan(areas).all() else 0.0
-    return {**result, "score": float(np.mean(list(result.values()) or [0.0]))}
+    score = float(np.mean(list(result.values()) or [0.0]))
+    return {**result, "score": score, "constant": float(bool(answers.warnings("val")))}

@@ -1,4 +1,4 @@
-"""Hiding whole regions of the body: labelled organs, atlas regions, supervoxels, or blocks.
+"""Hiding whole regions of the body (organs, atlas regions, supervoxels, blocks), or channels.
 
 A region map gives every voxel the number of its region; regions are drawn at random until their
 share of the body reaches the amount, and are then filled with the image's mean over the body.
@@ -46,6 +46,21 @@ class Masking:
             voxels = body.sum(axes, keepdim=True).clamp(min=1)
             mean = (image * body).sum(axes, keepdim=True) / voxels
         return torch.where(self.hidden[:, None].to(image.device), mean, image)
+
+
+def withhold(
+    image: Float[Tensor, "b c *space"], probability: float, generator: torch.Generator
+) -> Float[Tensor, "b c *space"]:
+    """Zero each channel of each image with ``probability``, as a sequence that was not acquired.
+
+    A draw that would leave an image without any channel leaves it as it is.
+    """
+    if probability == 0 or image.shape[1] == 1:
+        return image
+    chance = torch.rand(image.shape[:2], generator=generator, device=generator.device)
+    kept = (chance >= probability).to(image.device)
+    kept |= ~kept.any(1, keepdim=True)
+    return image * kept.reshape(*kept.shape, *[1] * (image.ndim - 2))
 
 
 def blocks(

@@ -100,6 +100,7 @@ def run(
     done(
         [report, folder / "metrics.json"],
         f"open {report}; penumbra predict {folder} SCAN --out pred",
+        model=folder,
     )
 
 
@@ -169,7 +170,7 @@ def train(
 
     deadline = _deadline(max_time)
     model = pipeline.train(config, data, folder, encoder=encoder, deadline=deadline)
-    done([model], f"penumbra evaluate {folder}")
+    done([model], f"penumbra evaluate {folder}", model=model)
 
 
 @app.command()
@@ -183,7 +184,8 @@ def demo(
     from penumbra import pipeline
 
     page = pipeline.demo(out, modality=modality, seed=seed)
-    done([page], f"open {page}; then penumbra check FOLDER --preset NAME on your own scans")
+    then = f"open {page}; then penumbra check FOLDER --preset NAME on your own scans"
+    done([page], then, model=out)
 
 
 def _begin(
@@ -250,7 +252,13 @@ def writable(folder: Path) -> Path:
         ) from error
 
 
-def done(wrote: Sequence[Path], then: str) -> None:
+def done(wrote: Sequence[Path], then: str, *, model: Path | None = None) -> None:
+    """The last lines of a verb; what its ``model`` warns of stands among them."""
     for path in wrote:
         typer.echo(f"Wrote {path}")
+    if model is not None:
+        from penumbra import trained
+
+        for warning in trained.warnings(model):
+            typer.echo(f"Warning: {warning}")
     typer.echo(f"Next: {then}")

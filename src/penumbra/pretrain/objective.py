@@ -15,16 +15,10 @@ from penumbra.pretrain.collapse import (
 from penumbra.pretrain.contrastive import contrast, image_ids, nt_xent
 from penumbra.pretrain.dense import DenseTask, Places
 from penumbra.pretrain.gather import gather_rows, world
-from penumbra.pretrain.heads import seeded_mlp
-from penumbra.pretrain.protocol import LEAK_WEIGHT, ProtocolTask, accuracy, reversal_ramp
+from penumbra.pretrain.heads import accuracy, masked_cross_entropy, seeded_mlp
+from penumbra.pretrain.protocol import LEAK_WEIGHT, ProtocolTask, reversal_ramp
 from penumbra.pretrain.queue import KeyQueue, follow, frozen_copy
-from penumbra.pretrain.region import (
-    balanced_edges,
-    bin_labels,
-    overlap_targets,
-    region_loss,
-    uniform_edges,
-)
+from penumbra.pretrain.region import balanced_edges, bin_labels, overlap_targets, uniform_edges
 
 EMBEDDING = 128
 """Width of the contrasted embeddings."""
@@ -245,7 +239,7 @@ class SelfSupervised(nn.Module):
         if self.training:
             self.region_counts += torch.bincount(hard[hard >= 0], minlength=logits.shape[1])
         return {
-            "region": region_loss(logits, target),
+            "region": masked_cross_entropy(logits, target),
             "region_accuracy": accuracy(logits.detach(), hard),
             # What naming the most frequent region of the run so far would score.
             "region_prior": self.region_counts.max() / self.region_counts.sum(),

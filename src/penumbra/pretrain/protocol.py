@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from penumbra.pretrain.heads import seeded_mlp
+from penumbra.pretrain.heads import accuracy, masked_cross_entropy, seeded_mlp
 
 Mode = Literal["predict", "partition", "invariant", "off"]
 
@@ -111,27 +111,6 @@ def linear_leak(
     cross = x.T @ y / len(x)
     explained = (cross * torch.linalg.solve(covariance, cross)).sum()
     return explained / (y.square().sum() / len(x)).clamp_min(1e-6)
-
-
-def masked_cross_entropy(
-    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """Mean over known labels (>= 0); 0, with a gradient of 0, when all are unknown.
-
-    Raises:
-        ValueError: a label names a class that the head does not have.
-    """
-    if len(labels) and int(labels.max()) >= logits.shape[1]:
-        raise ValueError(f"label {int(labels.max())} but only {logits.shape[1]} classes")
-    known = labels >= 0
-    losses = functional.cross_entropy(logits.float(), labels.clamp_min(0), reduction="none")
-    return torch.where(known, losses, 0).sum() / known.sum().clamp_min(1)
-
-
-def accuracy(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Share of the known labels (>= 0) that the highest logit names; NaN when none is known."""
-    known = labels >= 0
-    return ((logits.argmax(1) == labels) & known).sum() / known.sum()
 
 
 class _Reverse(torch.autograd.Function):

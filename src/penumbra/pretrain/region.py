@@ -1,9 +1,8 @@
-"""Which region of the body is this? Labels from positions, and their loss (proposal 2.1.3)."""
+"""Which region of the body is this? Labels from positions (proposal 2.1.3)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 UNKNOWN = -1
 """Region of a crop whose position is not known (NaN); no loss counts it."""
@@ -55,7 +54,7 @@ def overlap_targets(
 
     Args:
         extent: size of the crop in body-normalised units, > 0. What lies outside 0..1 counts for
-            the outermost bin. A NaN position gives a row of NaN, which ``region_loss`` leaves out.
+            the outermost bin. A NaN position gives a row of NaN, which no loss counts.
     """
     low, high = position - extent / 2, position + extent / 2
     share = torch.ones(len(position), 1, device=position.device)
@@ -112,21 +111,3 @@ def without_leak(
         volume *= seen.shape[1] - low - high
     full_box = valid.flatten(1).sum(1) == volume
     return torch.where((full_box & ~telling)[:, None], position, torch.nan)
-
-
-def region_loss(
-    logits: Float[Tensor, "b regions"],
-    target: Int[Tensor, " b"] | Float[Tensor, "b regions"],
-) -> Float[Tensor, ""]:
-    """Cross-entropy over the crops whose region is known; 0 (with a gradient of 0) when none is.
-
-    Hard labels are unknown at -1, soft ones (rows that sum to one) at NaN.
-    """
-    if target.is_floating_point():
-        known = ~target.isnan().any(1)
-        target = torch.where(known[:, None], target, 0.0)
-    else:
-        known = target >= 0
-        target = target.clamp_min(0)
-    losses = functional.cross_entropy(logits.float(), target, reduction="none")
-    return torch.where(known, losses, 0).sum() / known.sum().clamp_min(1)

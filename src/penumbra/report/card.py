@@ -55,6 +55,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "cohort": _rows(head, body),
         "sections": sections,
         "gates": run.metrics.get("attack_gates", []),
+        "warnings": run.metrics.get("warnings", []),
     }
 
 

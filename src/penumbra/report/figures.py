@@ -158,7 +158,7 @@ def _panel(key: str) -> str | None:
     if kind == "val" and name.startswith(("knn/", "linear/", "chance/")):
         return "probes"  # balanced accuracies read from the frozen encoder
     if kind == "val":
-        return None if name == "score" or "/" in name else "validation"
+        return None if name in ("score", "constant") or "/" in name else "validation"
     if kind == "share":
         return "shares of the gradient"
     if key == "total":

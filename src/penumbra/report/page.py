@@ -55,6 +55,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "environment": environment,
         "cohort_head": head,
         "cohort": body,
+        "warnings": run.metrics.get("warnings", []),
         "headline": tables.headline(rows),
         "tables": tables.tables(rows, part="test"),
         "other_parts": {p: tables.tables(rows, part=p) for p in parts if p != "test"},

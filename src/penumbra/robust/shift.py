@@ -5,13 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from penumbra.augment import shift
-from penumbra.types import Modality
-
 
 @dataclass(frozen=True, slots=True)
 class Shift:
@@ -41,25 +34,6 @@ def suite(
     if unknown:
         raise ValueError(f"{unknown} are no shift families; known: {sorted(families)}")
     return [Shift(family, s, family in seen) for family in families for s in severities]
-
-
-def shifted(
-    image: Float[Tensor, "b c *space"],
-    cell: Shift,
-    *,
-    modality: Modality,
-    generator: torch.Generator,
-    body: Bool[Tensor, "b *space"] | None = None,
-) -> Float[Tensor, "b c *space"]:
-    """The image (stored units) as that acquisition would have delivered it; labels stay valid."""
-    return shift(
-        image,
-        family=cell.family,
-        severity=cell.severity,
-        modality=modality,
-        generator=generator,
-        body=body,
-    )
 
 
 class Degradation(NamedTuple):

@@ -152,7 +152,7 @@ def _combine(cell: Cell, config: Config) -> None:
     model = model_of(cell)
     calibration = assess.calibrate(model, ground.store, ground.parts["val"])
     model = replace(model, calibration=calibration)
-    assess.assess(model, ground.store, ground.parts, out=cell.folder, parts=("test",))
+    assess.assess(model, ground, out=cell.folder, parts=("test",))
     _keep_fitted(cell, calibration)
 
 

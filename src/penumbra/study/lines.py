@@ -23,7 +23,7 @@ FINDINGS = ("auroc", "ece_findings", "attention/hit*")
 RESCALED = {"ece": "ece_scaled", "brier": "brier_scaled", "nll": "nll_scaled"} | {
     "ece_findings": "ece_findings_scaled"
 }
-RANKED_BY = ("uncertainty/disagreement", "uncertainty/entropy/region", "uncertainty/entropy/mean")
+RANKED_BY = ("uncertainty/disagreement", "uncertainty/entropy/region", "uncertainty/structure")
 ORGAN = "structure_uncertainty/entropy_"
 FEWEST = 4
 """Cases below which a rank correlation is not worth its line."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from penumbra import checkpoint, progress
 from penumbra.errors import TrainingError
 from penumbra.files import atomic
+from penumbra.memory import keep_freed
 from penumbra.training import ranks, shards
 from penumbra.training.loader import Batch, Samples, load
 from penumbra.training.log import Log
@@ -28,6 +29,7 @@ from penumbra.training.shards import Layout
 from penumbra.training.stop import agreed, stopped, wishes
 
 Validate = Callable[[int], Mapping[str, float]]
+CONSTANT = "at step {} no validation case is told from another: nothing found, or base rates alone"
 
 
 @runtime_checkable
@@ -67,7 +69,8 @@ def fit(
 
     Returns the path of the final checkpoint. ``last`` is the newest state, complete when its record
     says ``step == steps``; ``best`` is the state with the highest ``score`` that ``validate`` gave
-    since the parameters last changed kind.
+    since the parameters last changed kind. If it gives a ``constant`` other than 0 in the second
+    half, the console says that the network answers the same whoever is asked.
 
     Raises:
         TrainingError: a loss is not finite (its cases are named, its batch is saved beside
@@ -75,6 +78,7 @@ def fit(
         DataError: a sample cannot be read, or the folder cannot be written.
         Stopped: SIGINT, SIGTERM or the deadline came; ``last`` is saved.
     """
+    keep_freed()
     last = folder / "last.safetensors"
     step, best = _resume(stage, schedule, last)
     stage.module.to(device).train()
@@ -98,6 +102,8 @@ def fit(
             if validate and ranks.is_first() and (step % schedule.validate_every == 0 or at_end):
                 scores = _validated(stage, validate, step)
                 parts |= {f"val/{k}": v for k, v in scores.items()}
+                if scores.get("constant") and 2 * step >= schedule.steps:
+                    progress.console.print(f"{stage.name}: {CONSTANT.format(step)}")
                 if scores["score"] > best:
                     best = scores["score"]
                     path = folder / "best.safetensors"

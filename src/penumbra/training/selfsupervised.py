@@ -16,7 +16,6 @@ from penumbra.pretrain.dense import DenseTask, Places
 from penumbra.pretrain.objective import SelfSupervised
 from penumbra.pretrain.region import lung_zones, majority_organ, without_leak
 from penumbra.training.loader import Batch
-from penumbra.training.precision import autocast
 from penumbra.types import Task
 
 LUNG_ZONES = 6
@@ -82,7 +81,8 @@ class Pretraining:
             seen = without_leak(batch["position"], batch["valid"])
             boxes = [view_box(seen, batch["extent"], view) for view in views]
             position, extent = (torch.stack(both, 1) for both in zip(*boxes, strict=True))
-        with autocast(a.device, config.train.precision):
+        bfloat16 = config.train.precision == "bfloat16"
+        with torch.autocast(a.device.type, torch.bfloat16, enabled=bfloat16):
             parts = self.module(
                 a,
                 b,

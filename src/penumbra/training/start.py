@@ -1,13 +1,46 @@
 """What a network must know of its training images before the first step."""
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from penumbra.model import Network
 from penumbra.nets.heads import FindingsHead
+
+
+@torch.no_grad()
+def standardize_decoder(network: Network, image: Float[Tensor, "b c *space"]) -> None:
+    """Let every channel of the decoders' norms begin with mean 0 and deviation 1 on some images.
+
+    A group norm leaves the channels of a group their own means: with fresh weights more than half
+    of the group's deviation, for a level reads activations, which are positive on average. Some
+    trainings from such a start marked nothing for hundreds of steps, or to their end; those from
+    this one did not (docs/results/label-efficiency.md). Mishkin & Matas 2016 do the like to
+    weights. Nothing is drawn.
+    """
+
+    def standardize(norm: nn.Module, inputs: Any, seen: Tensor) -> Tensor:
+        assert isinstance(norm, nn.GroupNorm)
+        axes = (0, *range(2, seen.dim()))
+        spread = seen.std(axes, correction=0).clamp(min=1e-3)
+        norm.bias.copy_(-seen.mean(axes) / spread)
+        norm.weight.copy_(1 / spread)
+        return F.group_norm(inputs[0], norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+    decoders = [branch.decoder for branch in network.branches]
+    norms = [m for decoder in decoders for m in decoder.modules() if isinstance(m, nn.GroupNorm)]
+    if not norms:  # a published architecture
+        return
+    hooks = [norm.register_forward_hook(standardize) for norm in norms]
+    try:
+        network(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()

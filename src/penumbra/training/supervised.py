@@ -16,6 +16,7 @@ from torch import Tensor
 from penumbra import bayes
 from penumbra.attend import alignment
 from penumbra.augment import augment, to_display
+from penumbra.augment.masking import withhold
 from penumbra.config import Config
 from penumbra.model import Network
 from penumbra.robust import adversarial
@@ -23,10 +24,8 @@ from penumbra.trained import convert
 from penumbra.training import doubt, ranks
 from penumbra.training.loader import Batch
 from penumbra.training.losses import deeply_supervised, findings_loss
-from penumbra.training.precision import autocast
 from penumbra.training.rates import parameter_groups
 from penumbra.training.schedule import Ramp
-from penumbra.training.withhold import withhold
 from penumbra.types import Output
 
 Parts = dict[str, Tensor]
@@ -97,8 +96,9 @@ class Supervised:
             batch = self._augmented(batch, generator)
         network, image = self.module, batch["image"]
         estimator = self.config.bayes.estimator
+        bfloat16 = self.config.train.precision == "bfloat16"
         with (
-            autocast(image.device, self.config.train.precision),
+            torch.autocast(image.device.type, torch.bfloat16, enabled=bfloat16),
             bayes.sampling(network, generator=generator, estimator=estimator),
         ):
             features = network.encode(image)
