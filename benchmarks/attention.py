@@ -4,15 +4,22 @@ Run: ``OMP_NUM_THREADS=1 python benchmarks/attention.py``. A prediction is what 
 T posterior draws decoded, gates in each of them, one composite of the mean maps. Both candidates
 run in every round, in turn first; the ratio is the median over rounds of the thread's CPU seconds.
 Other load spreads even these through shared caches, so the ratio of both candidates' fastest rounds
-stands beside it. Bars: below 5 % time, below 2 % parameters.
+stands beside it. Bars: below 5 % time, below 2 % parameters. ``--parts`` times each part of the
+extra work instead, which other load disturbs less, at T = 1.
 """
 
+import argparse
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
+import penumbra.model
 from penumbra.attend.composite import composite
+from penumbra.attend.gate import Gate
 from penumbra.bayes import bank, convert
 from penumbra.bayes.bank import Bank
 from penumbra.bayes.stream import window_maps
@@ -54,17 +61,62 @@ def rounds(ours: Candidate, theirs: Candidate, image: torch.Tensor) -> list[tupl
     return found[1:]
 
 
+def candidate(findings: int, gates: bool, draws: int) -> Candidate:
+    network = build(findings, gates)
+    convert(network)
+    return network, bank(network, draws=draws, generator=torch.Generator().manual_seed(0))
+
+
+def parts(image: torch.Tensor) -> None:
+    """Where the time goes: a clock around gates, pooling, product and composite."""
+    spent: dict[str, float] = defaultdict(float)
+
+    def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.thread_time()
+            found = function(*args, **kwargs)
+            spent[name] += time.thread_time() - start
+            return found
+
+        return run
+
+    Gate.forward = clocked("gates", Gate.forward)  # type: ignore[method-assign]
+    Network._pool = clocked("pooling", Network._pool)  # type: ignore[method-assign]
+    penumbra.model._gated = clocked("product", penumbra.model._gated)
+    globals()["composite"] = clocked("composite", composite)
+    for findings in (0, 1, 14):
+        ours, theirs = (candidate(findings, gates, 1) for gates in (True, False))
+        kept: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for k in range(1 + 2 * ROUNDS):
+            order = {"gated": ours, "plain": theirs}
+            for which in sorted(order, reverse=bool(k % 2)):
+                spent.clear()
+                whole = seconds(*order[which], image)
+                for name, value in {**spent, "whole": whole}.items():
+                    kept[which, name] += [1e3 * value] if k else []
+        ms = {key: statistics.median(values) for key, values in kept.items()}
+        plain, pooled = ms["plain", "whole"], ms.get(("plain", "pooling"), 0.0)
+        shown = {name: ms[which, name] for which, name in ms if which == "gated"}
+        extra = sum(v for name, v in shown.items() if name != "whole") - pooled
+        text = ", ".join(f"{name} {v:.2f}" for name, v in shown.items() if name != "whole")
+        print(
+            f"{findings} findings: {text} ms (plain mean {pooled:.2f}); "
+            f"{100 * extra / plain:+.1f} % of {plain:.1f} ms",
+            flush=True,
+        )
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parts", action="store_true")
     shape = (BATCH, 1, SIDE, SIDE)
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    if parser.parse_args().parts:
+        parts(image)
+        return
     for findings, draws in ((0, 1), (0, 8), (1, 1), (1, 8), (14, 1), (14, 8)):
-        counted, candidates = [], []
-        for gates in (True, False):
-            network = build(findings, gates)
-            counted.append(sum(p.numel() for p in network.parameters()))
-            convert(network)
-            chance = torch.Generator().manual_seed(0)
-            candidates.append((network, bank(network, draws=draws, generator=chance)))
+        candidates = [candidate(findings, gates, draws) for gates in (True, False)]
+        counted = [sum(p.numel() for p in build(findings, g).parameters()) for g in (True, False)]
         pairs = rounds(*candidates, image)
         spread = sorted(100 * (mine / other - 1) for mine, other in pairs)
         fastest = min(mine for mine, _ in pairs) / min(other for _, other in pairs)

@@ -12,8 +12,8 @@ three seeds; a seed's conditions share the steps before attention enters the los
 our attention, post-hoc explainers and both priors on the same test images, beside a localizer of
 the same size trained on the masks alone. ``--slow-in`` asks the methods that take dozens of passes
 (``SLOW``) in some directions only; a gain over "the same network" is then over the rest. Test
-patients choose nothing: thresholds, the best post-hoc method, the direction and the length of
-training come from validation.
+patients choose nothing: thresholds, Grad-CAM's level, the best post-hoc method, the direction and
+the length of training come from validation.
 
 ``--tiny`` runs the same path in seconds, with figures that mean nothing.
 """
@@ -32,7 +32,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from penumbra import assess, trained
-from penumbra.assess.explanations import draw_maps, judge_maps, thresholds
+from penumbra.assess.explanations import choose_levels, draw_maps, judge_maps, thresholds
 from penumbra.assess.pictures import Picture, pictures
 from penumbra.assess.sanity import randomization
 from penumbra.attend.alignment import clinical_loss
@@ -251,7 +251,11 @@ def cell(
 
     seen = {"val": pictures(model, ground.store, tuning)}
     seen["test"] = pictures(model, ground.store, chosen(ground, "test", tiny=tiny))
-    shown = {part: draw_maps(model, judged, methods, located) for part, judged in seen.items()}
+    levels = choose_levels(model, seen["val"], methods)
+    record["levels"] = dict(levels)
+    shown = {
+        part: draw_maps(model, judged, methods, levels, located) for part, judged in seen.items()
+    }
     cuts = thresholds(shown["val"], seen["val"])
     for part, judged in seen.items():
         record[part] = [
@@ -259,7 +263,7 @@ def cell(
             for c in judge_maps(model, judged, shown[part], cuts, faithful=part == "test")
         ]
     sane: list[Explainer] = [m for m in methods if m not in ("modulated", "occlusion")]
-    record["randomized"] = randomization(model, seen["test"][:SANE], sane)
+    record["randomized"] = randomization(model, seen["test"][:SANE], sane, levels)
     record["cpu_s"] = time.process_time() - start
     with atomic(out / f"{name}.npz") as part_file, part_file.open("wb") as file:
         np.savez_compressed(file, **{m: _padded(maps) for m, maps in shown["test"].items()})

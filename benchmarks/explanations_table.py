@@ -125,6 +125,7 @@ def condition(group: Cells, plain: Cells) -> dict:
             for method in (*EXPLAINERS, "localizer")
             if not np.isnan(scores(group, part, method, "hit")).all()
         }
+    entry["levels"] = [cell.get("levels") for cell in group]
     entry["gain"] = {}
     asked = [set(entry["test"]), {m for m in EXPLAINERS if _asked(plain, m)}]
     for metric in CLAIMED:
@@ -162,6 +163,7 @@ def print_table(out: Path) -> None:
         for name, each in entry["gain"].items():
             print(f"gain in {name}: {each['gain']} over {each['over']}: {each['verdict']}")
         print("gain of dimming by uncertainty, validation:", entry["dimming_val"])
+        print("levels that Grad-CAM reads, by validation", entry["levels"])
         print("randomized", entry["randomized_ssim"], "seeds", entry.get("repeatability_ssim"))
     print("\ndirection with the best AUPRC on validation:", record["chosen"])
 

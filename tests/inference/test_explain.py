@@ -11,9 +11,17 @@ from penumbra import trained
 from penumbra.bayes import bank
 from penumbra.config import resolve
 from penumbra.errors import ConfigError
-from penumbra.inference.explain import EXPLAINERS, Explainer, explain_images, methods_of
+from penumbra.inference.explain import (
+    CAMS,
+    EXPLAINERS,
+    Explainer,
+    explain_images,
+    methods_of,
+)
 from penumbra.inference.explained import explain_scan
+from penumbra.inference.levels import cam_level, levels_of
 from penumbra.inference.overlay import DOUBT, overlay
+from penumbra.reference import Reference
 from penumbra.types import Task
 
 
@@ -42,6 +50,17 @@ def test_every_method_writes_maps_in_the_scans_own_space(
     page = wrote[-1].read_text()
     assert "cross-hatched" in page
     assert "reference uncertainty" in page
+    assert "reads encoder level 2, cells of 4 pixels" in page
+
+
+def both_tasks(dim: int) -> trained.Trained:
+    """A fresh Bayesian network of three levels with classes and a finding."""
+    settings = {"data.dim": dim, "data.patch": [8] * dim, "data.spacing_mm": None}
+    config = resolve("abdominal-ct", size="tiny", overrides=settings)
+    task = Task("ct", ("ct",), ("background", "liver"), findings=("Lesion",))
+    network = trained.build(config, task)
+    trained.convert(network, config)
+    return trained.Trained(network.eval(), task, config)
 
 
 @pytest.mark.parametrize("row", [0, 1])
@@ -49,17 +68,58 @@ def test_every_method_writes_maps_in_the_scans_own_space(
 def test_every_method_explains_voxels_and_findings_of_a_volume(
     method: Explainer, row: int, generator: torch.Generator
 ) -> None:
-    config = resolve("abdominal-ct", size="tiny", overrides={"data.dim": 3, "data.patch": [8] * 3})
-    task = Task("ct", ("ct",), ("background", "liver"), findings=("Lesion",))
-    network = trained.build(config, task)
-    trained.convert(network, config)
-    model = trained.Trained(network.eval(), task, config)
-    posterior = bank(network, draws=2, generator=generator)
+    model = both_tasks(3)
+    posterior = bank(model.network, draws=2, generator=generator)
     image = torch.rand((1, 1, 8, 8, 8), generator=generator)
     body = torch.ones((1, 8, 8, 8), dtype=torch.bool)
     shown = explain_images(model, posterior, image, body, row=row, method=method)
     assert shown.shape == (1, 8, 8, 8)
     assert 0 <= float(shown.min()) <= float(shown.max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize("method", CAMS)
+def test_a_cam_reads_the_features_that_the_gate_of_its_level_reads(
+    method: Explainer, row: int, generator: torch.Generator
+) -> None:
+    model = both_tasks(2)
+    network, seen, read = model.network, [], []
+    image = torch.rand((1, 1, 16, 16), generator=generator)
+    posterior = bank(network, draws=1, generator=generator)
+    body = torch.ones((1, 16, 16), dtype=torch.bool)
+    maps = {}
+    for level, (gate, layer) in enumerate(zip(network.gates, levels_of(network), strict=False)):
+        hooks = [
+            gate.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0])),
+            layer.register_forward_hook(lambda _, __, output: read.append(output)),
+        ]
+        maps[level] = explain_images(
+            model, posterior, image, body, row=row, method=method, level=level
+        )
+        for hook in hooks:
+            hook.remove()
+        assert read[-1].shape[2:] == (16 // 2**level,) * 2
+        torch.testing.assert_close(read[-1], seen[-1])
+    coarsest = explain_images(model, posterior, image, body, row=row, method=method)
+    torch.testing.assert_close(coarsest, maps[2])
+    assert not torch.equal(maps[0], maps[2])
+
+
+def test_a_level_that_the_network_lacks_is_named() -> None:
+    network = both_tasks(2).network
+    with pytest.raises(
+        ConfigError, match=r"--level 5: .* 0 \(the decoder's finest\) over 2 .* to 4"
+    ):
+        cam_level(network, 5)
+    assert levels_of(network)[4] is network.encoder.levels[0]
+
+
+def test_a_published_network_has_no_level_for_grad_cam() -> None:
+    network = Reference(
+        "densenet121", channels=1, classes=0, findings=1, dim=2, widths=(4, 8), seed=0
+    )
+    with pytest.raises(ConfigError, match="a published one has none"):
+        cam_level(network, None)
 
 
 def test_doubt_stays_visible_on_full_attention() -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from penumbra import jobs
+from penumbra.config import resolve
 from penumbra.errors import DataError
+from penumbra.inference.page import panels
 from penumbra.inference.scan import predict_scans
 
 MAPS = ("segmentation", "probability", "epistemic", "aleatoric", "entropy_nats", "attention")
@@ -220,3 +222,17 @@ def test_batches_of_scans_are_predicted_elsewhere_as_here(
         predict_scans(
             untrained_ct, [bad, scan], tmp_path / "pred", draws=1, on="processes", workers=2
         )
+
+
+def test_more_classes_than_colors_are_told_apart_by_number(case) -> None:
+    labels = np.zeros((20, 20, 4), dtype=int)
+    labels[2:9, 2:9, 1], labels[11:18, 11:18, 1] = 1, 8
+    arrays = {"segmentation": labels, "attention": np.zeros((1, 20, 20, 4), np.float32)}
+    classes = ["background", *(f"organ {k}" for k in range(1, 9))]
+    config = resolve("brain-mri", size="tiny")
+    first, *maps = panels({"task": {"classes": classes}}, case((20, 20, 4)), arrays, config)
+    # Anterior is up and the patient's right on the left: both axes are turned round.
+    assert [(t.text, t.left, t.top) for t in first.tags] == [("1", 72.5, 72.5), ("8", 27.5, 27.5)]
+    assert not any(panel.tags for panel in maps)
+    few, *_ = panels({"task": {"classes": classes[:3]}}, case((20, 20, 4)), arrays, config)
+    assert not few.tags

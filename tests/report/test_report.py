@@ -12,8 +12,9 @@ import pytest
 from penumbra import report
 from penumbra.errors import DataError
 from penumbra.report import cases, tables
+from penumbra.report.overlays import cards
 from penumbra.report.posterior import posterior
-from penumbra.report.read import read_run
+from penumbra.report.read import Sample, read_run
 
 PARTS = ["config.yaml", "split.json", "log.jsonl", "metrics.json", "cases.csv", "evaluation"]
 VOID = {"meta", "input", "br", "link", "img"}
@@ -291,3 +292,15 @@ def test_a_posterior_says_what_it_is_worth() -> None:
     assert "does not predict better" in harmful.sentence
     assert posterior({"posterior": {"kind": "none", "tempering": [], "layers": []}}) is None
     assert posterior({}) is None
+
+
+def test_more_classes_than_colors_are_told_apart_by_number() -> None:
+    labels = np.zeros((20, 20), dtype=int)
+    labels[2:9, 2:9], labels[11:18, 11:18] = 1, 8
+    classes = ("background", *(f"organ {k}" for k in range(1, 9)))
+    scan = np.zeros((20, 20), dtype=np.float32)
+    (card,) = cards([Sample("s", "s", scan, None, labels, {}, classes, {})])
+    (first, color), (second, same) = card.legend
+    assert (first, second) == ("1 organ 1", "8 organ 8")
+    assert color == same
+    assert [(c.number, c.tag) for c in card.tags] == [("1", (5.5, 5.5)), ("8", (14.5, 14.5))]

@@ -5,6 +5,7 @@ first without showing what the network uses.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ from penumbra.bayes import bank
 from penumbra.data.store import Store
 from penumbra.evaluate import faithfulness, localization
 from penumbra.evaluate.protocol import CaseScores
-from penumbra.inference.explain import Explainer, explain_images
+from penumbra.inference.explain import CAMS, Explainer, explain_images
+from penumbra.inference.levels import levels_of
 from penumbra.trained import Trained
 
 BLUR = 0.15
@@ -29,6 +31,9 @@ STEPS = 10
 
 Localizer = Callable[[Picture], np.ndarray]
 """A map of one structure from a network that was trained on the masks: the upper bound."""
+
+Levels = Mapping[Explainer, int]
+"""CAM -> the level that it reads (``inference.levels.levels_of``)."""
 
 Maps = dict[str, list[np.ndarray]]
 """Method -> one map per picture."""
@@ -41,7 +46,7 @@ def compare(
     methods: Sequence[Explainer],
     *,
     tuning: Sequence[int],
-    localizer: Localizer | None = None,
+    levels: Levels | None = None,
 ) -> list[CaseScores]:
     """Scores ``explanation/<method>/<metric>`` of every annotated structure.
 
@@ -51,13 +56,30 @@ def compare(
 
     Args:
         tuning: validation cases on which each method's threshold is chosen.
+        levels: that CAMs read; by default ``choose_levels`` of the same cases.
 
     Raises:
         DataError: no case of ``indices`` or of ``tuning`` has an expert's mask.
     """
     judged, tuned = pictures(model, store, indices), pictures(model, store, tuning)
-    shown, before = (draw_maps(model, each, methods, localizer) for each in (judged, tuned))
+    levels = choose_levels(model, tuned, methods) if levels is None else levels
+    shown, before = (draw_maps(model, each, methods, levels) for each in (judged, tuned))
     return judge_maps(model, judged, shown, thresholds(before, tuned))
+
+
+def choose_levels(model: Trained, tuned: Sequence[Picture], methods: Sequence[Explainer]) -> Levels:
+    """The level at which each CAM's maps have the best mean AUPRC on validation pictures.
+
+    Which level points best differs between networks, and a rival is as strong as its settings.
+    """
+
+    def quality(method: Explainer, level: int) -> float:
+        drawn = draw_maps(model, tuned, [method], {method: level})[method]
+        found = [localization.auprc(m, p.mask) for m, p in zip(drawn, tuned, strict=True)]
+        return float(np.mean(found))
+
+    choices = range(len(levels_of(model.network)))
+    return {m: max(choices, key=partial(quality, m)) for m in methods if m in CAMS}
 
 
 def thresholds(maps: Maps, tuned: Sequence[Picture]) -> dict[str, float]:
@@ -102,15 +124,28 @@ def draw_maps(
     model: Trained,
     judged: Sequence[Picture],
     methods: Sequence[Explainer],
+    levels: Levels | None = None,
     localizer: Localizer | None = None,
 ) -> Maps:
-    """Every method's map of every picture; the same draws for all."""
+    """Every method's map of every picture; the same draws for all.
+
+    Args:
+        levels: that CAMs read; the coarsest for a CAM that is not named.
+    """
     chance = torch.Generator().manual_seed(model.config.seed)
     posterior = bank(model.network, draws=model.config.evaluate.fixed_draws, generator=chance)
     maps: Maps = {}
     for method in methods:
         maps[method] = [
-            explain_images(model, posterior, p.image, p.organ, row=p.row, method=method)[0]
+            explain_images(
+                model,
+                posterior,
+                p.image,
+                p.organ,
+                row=p.row,
+                method=method,
+                level=(levels or {}).get(method),
+            )[0]
             .cpu()
             .numpy()
             for p in judged

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from penumbra.assess.explanations import draw_maps
+from penumbra.assess.explanations import Levels, draw_maps
 from penumbra.assess.pictures import Picture
 from penumbra.evaluate import faithfulness
 from penumbra.inference.explain import Explainer
@@ -20,18 +20,22 @@ STAGES = ("heads and gates", "decoder", "encoder")
 
 
 def randomization(
-    model: Trained, judged: Sequence[Picture], methods: Sequence[Explainer]
+    model: Trained,
+    judged: Sequence[Picture],
+    methods: Sequence[Explainer],
+    levels: Levels | None = None,
 ) -> dict[str, list[float]]:
     """Method -> mean SSIM to the trained model's map after each of ``STAGES``.
 
     A map that stays alike shows the image, not the network (Adebayo et al. 2018). Weights are
     shuffled within each tensor: their distribution stays, what they learned goes.
+    ``levels`` as in ``draw_maps``.
     """
     depths = range(len(STAGES) + 1)
-    levels = [draw_maps(_shuffled(model, depth), judged, methods) for depth in depths]
+    drawings = [draw_maps(_shuffled(model, d), judged, methods, levels) for d in depths]
 
     def drawn(method: Explainer, picture: int, depth: int) -> np.ndarray:
-        return levels[depth][method][picture]
+        return drawings[depth][method][picture]
 
     found: dict[str, list[float]] = {}
     for method in methods:

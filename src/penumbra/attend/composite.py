@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from penumbra.attend.gate import FEW, WIDE
 from penumbra.nets.decoder import crop
 
 
@@ -33,11 +33,14 @@ def composite(
                 f"attention level {level} is {tuple(maps.shape[2:])}; size {tuple(size)} needs "
                 f"{expected} (maps run from finest to coarsest)"
             )
-    beta = beta_logits.softmax(0)
+    beta, shown = beta_logits.softmax(0), attention[0].shape[1]
     total = beta[-1] * attention[-1]
+    if shown > FEW:  # whole vectors of channels, as in the gate
+        total = functional.pad(total, (0, 0) * len(size) + (0, -shown % WIDE))
     for maps, weight in zip(reversed(attention[:-1]), reversed(beta[:-1].unbind()), strict=True):
-        total = torch.addcmul(_double(total, maps.shape[2:]), weight, maps)
-    return total
+        total = _double(total, maps.shape[2:])
+        total[:, :shown].addcmul_(weight, maps)
+    return total[:, :shown]
 
 
 def _double(maps: Tensor, size: Sequence[int]) -> Tensor:

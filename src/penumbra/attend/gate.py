@@ -1,8 +1,18 @@
 """Attention that is used: sigmoid maps that multiply the features they are drawn from."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
+
+FEW, WIDE = 2, 16
+"""Up to ``FEW`` maps are computed one by one, more of them padded to a multiple of ``WIDE``.
+
+Kernels are slow whose channels, kept last, fill no whole vectors: 15 maps take longer than 16, and
+two at once longer than one after the other.
+"""
 
 
 class Gate(nn.Module):
@@ -18,7 +28,14 @@ class Gate(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, features: Float[Tensor, "b c *space"]) -> Float[Tensor, "b m *space"]:
-        return self.g(features).sigmoid()
+        conv = functional.conv2d if features.dim() == 4 else functional.conv3d
+        weight, bias, maps = self.g.weight, cast(Tensor, self.g.bias), self.g.out_channels
+        if maps <= FEW:
+            planes = [conv(features, weight[k : k + 1], bias[k : k + 1]) for k in range(maps)]
+            return (torch.stack([p[:, 0] for p in planes], 1) if maps > 1 else planes[0]).sigmoid_()
+        more = -maps % WIDE
+        weight = functional.pad(weight, (0, 0) * (weight.dim() - 1) + (0, more))
+        return conv(features, weight, functional.pad(bias, (0, more))).sigmoid_()[:, :maps]
 
 
 def gated_mean(

@@ -1,8 +1,9 @@
 """What a case's files show on one slice, to look at before anything is trained."""
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 from matplotlib.figure import Figure
+from scipy.ndimage import distance_transform_edt
 
 from penumbra.data.geometry import load_volume
 from penumbra.data.masks import read_mask
@@ -60,6 +61,18 @@ def axial(array: Shaped[np.ndarray, "*space"], at: int | None) -> Shaped[np.ndar
         [[3, 1], [2, 0]]
     """
     return np.asarray(array) if at is None else np.asarray(array[::-1, ::-1, at]).T
+
+
+def innermost(mask: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
+    """Row and column of the middle of the pixel deepest inside a mask: where its name is written.
+
+    Example:
+        >>> innermost(np.array([[False, True, True, True, False]]))
+        (0.5, 2.5)
+    """
+    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = divmod(int(depth.argmax()), mask.shape[1])
+    return row + 0.5, column + 0.5
 
 
 def _fullest(array: Shaped[np.ndarray, "*space"]) -> int | None:

@@ -21,6 +21,7 @@ from penumbra.bayes.bank import Bank
 from penumbra.bayes.uncertainty import Moments
 from penumbra.data.preprocess import Prepared
 from penumbra.errors import ConfigError
+from penumbra.inference.levels import cam_level, levels_of
 from penumbra.inference.windows import windows
 from penumbra.model import Network
 from penumbra.trained import Trained
@@ -39,6 +40,8 @@ Explainer = Literal[
 ]
 EXPLAINERS: tuple[Explainer, ...] = get_args(Explainer)
 POST_HOC: tuple[post_hoc.Method, ...] = get_args(post_hoc.Method)
+CAMS: tuple[Explainer, ...] = ("grad_cam", "grad_cam_pp")
+"""The methods that read the features of one level."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Explanation:
         uncertainty: of the attention, one map per name.
         u_ref: reference uncertainty per name; from the model, so that scans compare.
         findings: probability of each finding, where in the case it is most probable.
+        level: whose features the CAMs read (``levels.levels_of``).
         relevance: how much of the regions shown like this voxel's experts marked, on validation
             patients; none for a model that has seen no expert masks.
     """
@@ -78,6 +82,7 @@ class Explanation:
     uncertainty: Float[Tensor, "m *space"]
     u_ref: tuple[float, ...]
     findings: tuple[float, ...]
+    level: int
     relevance: Float[Tensor, "m *space"] | None = None
 
 
@@ -152,12 +157,15 @@ def explain_images(
     *,
     row: int,
     method: Explainer,
+    level: int | None = None,
 ) -> Float[Tensor, "b *space"]:
     """One method's maps for map ``row``, of images in display units; in [0, 1].
 
     For the foreground of a segmentation, classes above 0 are one class with the log-sum-exp of
-    their logits. CAMs look at the encoder's coarsest features. The noise of SmoothGrad follows
-    from the model's seed.
+    their logits. The noise of SmoothGrad follows from the model's seed.
+
+    Args:
+        level: whose features CAMs read (``levels.levels_of``).
     """
     match method:
         case "attention":
@@ -175,13 +183,16 @@ def explain_images(
             return post_hoc.centre_prior(image)
         case "organ_prior":
             return post_hoc.organ_prior(body)
+    network, layer = model.network, None
+    if method in CAMS:
+        layer = levels_of(network)[cam_level(network, level)]
     return post_hoc.explain(
-        logits_of(model.network, row),
+        logits_of(network, row),
         image,
         target=1 if row == 0 else row - 1,
         method=method,
         generator=torch.Generator().manual_seed(model.config.seed),
-        layer=model.network.encoder.levels[-1],
+        layer=layer,
     )
 
 
@@ -202,10 +213,15 @@ def logits_of(network: Network, row: int) -> post_hoc.Logits:
 
 
 def explain_case(
-    model: Trained, posterior: Bank, prepared: Prepared, *, methods: Sequence[Explainer]
+    model: Trained,
+    posterior: Bank,
+    prepared: Prepared,
+    *,
+    methods: Sequence[Explainer],
+    level: int | None = None,
 ) -> Explanation:
     """Every method's maps of a whole case; windows are blended as in prediction."""
-    named = map_names(model.task)
+    named, level = map_names(model.task), cam_level(model.network, level)
     shape, rows = prepared.image.shape[1:], tuple(named)
     maps = {method: torch.zeros(len(rows), *shape) for method in methods}
     attention, doubt = torch.zeros(len(rows), *shape), torch.zeros(len(rows), *shape)
@@ -225,7 +241,9 @@ def explain_case(
             doubt[k][place] += window.laid(seen.uncertainty[:, row]) * window.weight
             for method in methods:
                 if method not in ("attention", "modulated"):
-                    shown = explain_images(model, posterior, image, body, row=row, method=method)
+                    shown = explain_images(
+                        model, posterior, image, body, row=row, method=method, level=level
+                    )
                     maps[method][k][place] += window.laid(shown) * window.weight
     for each in (attention, doubt, *maps.values()):
         each /= total
@@ -241,4 +259,4 @@ def explain_case(
         None if table is None else calibrated(attention, over, torch.tensor(table), edges=Edges())
     )
     names, found = tuple(named.values()), tuple(stated.tolist())
-    return Explanation(names, rows, maps, doubt, u_ref, found, relevance)
+    return Explanation(names, rows, maps, doubt, u_ref, found, level, relevance)

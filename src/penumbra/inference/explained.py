@@ -24,6 +24,7 @@ def explain_scan(
     *,
     methods: Sequence[Explainer],
     draws: int | None = None,
+    level: int | None = None,
 ) -> list[Path]:
     """Explain one scan with several methods; returns the files written.
 
@@ -33,9 +34,12 @@ def explain_scan(
     foreground and one per finding. ``<case>_explanation.json`` says what each map is;
     ``<case>_explanation.html`` shows them. Slice-wise networks scale post-hoc maps per slice.
 
+    Args:
+        level: whose features CAMs read (``inference.levels.levels_of``).
+
     Raises:
         DataError: no model in ``run``, or the scan does not fit it.
-        ConfigError: the model has no gates.
+        ConfigError: the model has no gates, or no such level.
     """
     model = trained.load(run)
     prepared = prepare(case_of(scan, model.task), model.task, model.config.data)
@@ -43,7 +47,7 @@ def explain_scan(
     count = draws or model.config.evaluate.fixed_draws
     posterior = bank(model.network, draws=count, generator=generator)
     with progress.bar("explain", 1) as advance:
-        found = explain_case(model, posterior, prepared, methods=methods)
+        found = explain_case(model, posterior, prepared, methods=methods, level=level)
         advance(prepared.id)
     return write_explanation(found, prepared, model, out)
 
@@ -66,6 +70,7 @@ def write_explanation(found: Explanation, case: Prepared, model: Trained, out: P
         "findings": dict(zip(model.task.findings, found.findings, strict=True)),
         "u_ref": dict(zip(found.names, found.u_ref, strict=True)),
         "kappa": model.config.attention.kappa,
+        "level": found.level,
         "files": {name: [path.name for path in paths] for name, paths in files.items()},
     }
     listing = out / f"{case.id}_explanation.json"

@@ -13,7 +13,8 @@ from penumbra.augment import to_display
 from penumbra.data.picture import axial
 from penumbra.data.preprocess import Prepared
 from penumbra.files import write_text
-from penumbra.inference.explain import Explanation
+from penumbra.inference.explain import CAMS, Explanation
+from penumbra.inference.levels import level_name
 from penumbra.inference.overlay import ATTENTION, DOUBT, STEPS, data_url, overlay, swatch
 from penumbra.inference.page import render
 from penumbra.trained import Trained
@@ -38,6 +39,9 @@ NOTES = {
 TOP = 2.0
 """Uncertainty over its reference that gets full color; the same on every page."""
 
+OPEN = 4
+"""Structures that are shown at once, the most probable first; the others are to open."""
+
 BARS_MM = (100, 50, 20, 10)
 """Lengths of the scale bar; the longest that takes at most 40 % of the picture."""
 
@@ -48,7 +52,11 @@ def write_explained(
     """Write one self-contained page; nothing is fetched when it is opened."""
     context = {
         "record": record,
-        "structures": [_structure(found, k, case, model) for k in range(len(found.names))],
+        "structures": sorted(
+            (_structure(found, k, case, model) for k in range(len(found.names))),
+            key=lambda each: -float(each["probability"] or 2),
+        ),
+        "open": OPEN,
         "swatches": [(share, data_url(swatch(share))) for share in STEPS],
         "least": f"{LEAST:g}",
         "threshold": f"{model.calibration.attention_threshold:.2f}",
@@ -90,18 +98,21 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
             aspect=aspect,
         )
         low, high = (f"{end:.2g}" for end in scale)
-        note = flat(shown) or NOTES.get(method, "")
+        cells = f"reads {level_name(model.network, found.level)}"
+        note = flat(shown) or (cells if method in CAMS else NOTES.get(method, ""))
         panels.append(panel(TITLES[method], picture, note=note, low=low, high=high, color="a"))
         if ours:
             picture = overlay(gray, doubt, None, scale=(0.0, TOP), color=DOUBT, aspect=aspect)
-            more = {"low": "0", "high": f"{TOP:g} times the reference or more", "color": "d"}
-            panels.append(panel("Uncertainty of the attention", picture, **more))
+            of = "the voxel's class" if found.rows[k] == 0 else "the map"
+            note = f"variance of {of} between posterior draws"
+            more = {"low": "0", "high": f"{TOP:g} references or more", "color": "d"}
+            panels.append(panel("Epistemic uncertainty", picture, note=note, **more))
     if found.relevance is not None:
         shown = found.relevance[k].numpy()
-        top = max(float(shown.max()), LEAST)
-        picture = overlay(gray, axial(shown, at), None, scale=(0.0, top), aspect=aspect)
+        picture = overlay(gray, axial(shown, at), None, scale=(0.0, 1.0), aspect=aspect)
         note = "share of validation regions shown alike that experts had marked"
-        more = {"note": note, "low": "0", "high": f"{top:.2g}", "color": "a"}
+        note += f"; here at most {float(shown.max()):.2f}"
+        more = {"note": note, "low": "0", "high": "1", "color": "a"}
         panels.insert(2, panel("How often this was right", picture, **more))
     stated = dict(zip(model.task.findings, found.findings, strict=True)).get(found.names[k])
     return {

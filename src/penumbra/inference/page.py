@@ -17,7 +17,7 @@ from skimage.segmentation import find_boundaries
 from penumbra.attend.scale import color_range, flat
 from penumbra.augment import to_display
 from penumbra.config import Config
-from penumbra.data.picture import axial
+from penumbra.data.picture import axial, innermost
 from penumbra.data.preprocess import Prepared
 
 COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
@@ -27,19 +27,31 @@ EXPLAINED = {
     "attention": "where the gates let features through",
 }
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
-"""Okabe and Ito 2008, told apart by color-blind readers too."""
+"""Okabe and Ito 2008, told apart by color-blind readers too; more classes are numbered as well."""
 SIDE = 320
 
 
 @dataclass(frozen=True, slots=True)
+class Tag:
+    """A class's number inside its outline; ``left`` and ``top`` in % of the picture."""
+
+    text: str
+    left: float
+    top: float
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture of the case; ``high`` is the value at full color, empty for the segmentation."""
+    """One picture of the case; ``low`` and ``high`` have no and full color, if it is a map."""
 
     name: str
     rgb: UInt8[np.ndarray, "h w 3"]
     aspect: float
     explained: str = ""
+    low: str = ""
     high: str = ""
+    gradient: str = ""
+    tags: tuple[Tag, ...] = ()
 
     @property
     def png(self) -> str:
@@ -60,7 +72,11 @@ def case_page(
     """
     labels, attention = arrays.get("segmentation"), _attention(record, arrays)
     classes = record["task"]["classes"][1:]
-    legend = [(name, COLORS[k % len(COLORS)]) for k, name in enumerate(classes)]
+    many = len(classes) > len(COLORS)
+    legend = [
+        (f"{k + 1} {name}" if many else name, COLORS[k % len(COLORS)])
+        for k, name in enumerate(classes)
+    ]
     context = {
         "record": record,
         "panels": panels(record, case, arrays, config),
@@ -80,9 +96,12 @@ def panels(
     display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
     gray = (255 * display[0, 0].numpy().clip(0, 1)).round().astype(np.uint8)
     outlined = np.repeat(gray[..., None], 3, -1)
+    tags: tuple[Tag, ...] = ()
     if labels is not None:
         _outline(outlined, axial(labels, at))
-    shown = [Panel("segmentation" if labels is not None else "image", outlined, aspect)]
+        if len(record["task"]["classes"]) - 1 > len(COLORS):
+            tags = _tags(axial(labels, at))
+    shown = [Panel("segmentation" if labels is not None else "image", outlined, aspect, tags=tags)]
     for name in COLORMAPS:
         values = attention if name == "attention" else arrays.get(name)
         if values is not None:
@@ -136,6 +155,14 @@ def _outline(rgb: UInt8[np.ndarray, "h w 3"], labels: Integer[np.ndarray, "h w"]
         rgb[edge] = np.round(255 * np.array(color)).astype(np.uint8)
 
 
+def _tags(labels: Integer[np.ndarray, "h w"]) -> tuple[Tag, ...]:
+    places = {int(value): innermost(labels == value) for value in np.unique(labels[labels > 0])}
+    height, width = labels.shape
+    return tuple(
+        Tag(str(k), 100 * column / width, 100 * row / height) for k, (row, column) in places.items()
+    )
+
+
 def _panel(
     name: str, gray: UInt8[np.ndarray, "h w"], values: Float[np.ndarray, "h w"], aspect: float
 ) -> Panel:
@@ -144,12 +171,14 @@ def _panel(
     if name == "attention":
         low, high = color_range([values], robust=0.5)
         explained = flat(values) or explained
-    full = f"{high:.2g}" + (f", none at {low:.2g}" if low else "")
     share = np.clip((values - low) / (high - low), 0, 1)
     color = matplotlib.colormaps[COLORMAPS[name]](share)[..., :3]
     weight = np.clip(0.1 + 0.9 * share, 0, 0.9)[..., None]
     mixed = (1 - weight) * gray[..., None] + 255 * weight * color
-    return Panel(name, mixed.round().astype(np.uint8), aspect, explained, full)
+    rgb = mixed.round().astype(np.uint8)
+    stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
+    gradient = ", ".join(matplotlib.colors.to_hex(stop) for stop in stops)
+    return Panel(name, rgb, aspect, explained, f"{low:.2g}", f"{high:.2g}", gradient)
 
 
 def _png(rgb: UInt8[np.ndarray, "h w 3"], aspect: float) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 from skimage.measure import find_contours
 
 from penumbra.attend.scale import color_range, flat
+from penumbra.data.picture import innermost
 from penumbra.report.read import Sample
 
 # One perceptually even, color-blind-safe map per meaning.
@@ -28,12 +29,17 @@ EXPLAINED = {
 
 @dataclass(frozen=True, slots=True)
 class Contour:
-    """An outline as an SVG path, in pixels; the reference is drawn dashed."""
+    """An outline as an SVG path, in pixels; the reference is drawn dashed.
+
+    ``number`` stands at ``tag`` (x, y) where there are more classes than colors.
+    """
 
     path: str
     color: str
     label: str
     reference: bool
+    number: str
+    tag: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,13 @@ class Card:
     @property
     def legend(self) -> list[tuple[str, str]]:
         """Structure and color, once each."""
-        return sorted({(c.label, c.color) for c in self.contours}, key=lambda key: key[0])
+        drawn = sorted(self.contours, key=lambda c: (int(c.number or 0), c.label))
+        return list(dict.fromkeys((c.label, c.color) for c in drawn))
+
+    @property
+    def tags(self) -> list[Contour]:
+        """The outlines that carry a number: the prediction's, the reference's of what it missed."""
+        return list({c.label: c for c in self.contours if c.number}.values())
 
     @property
     def has_spread(self) -> bool:
@@ -122,16 +134,21 @@ def _contours(sample: Sample, *, reference: bool) -> list[Contour]:
     labels = sample.reference if reference else sample.prediction
     if labels is None:
         return []
-    return [
-        Contour(
-            path=_outline(labels == value),
-            color=CONTOURS[(value - 1) % len(CONTOURS)],
-            label=sample.classes[value] if value < len(sample.classes) else f"class {value}",
-            reference=reference,
+    many, found = len(sample.classes) - 1 > len(CONTOURS), []
+    for value in (v for v in map(int, np.unique(labels)) if v > 0):
+        row, column = innermost(labels == value)
+        name = sample.classes[value] if value < len(sample.classes) else f"class {value}"
+        found.append(
+            Contour(
+                path=_outline(labels == value),
+                color=CONTOURS[(value - 1) % len(CONTOURS)],
+                label=f"{value} {name}" if many else name,
+                reference=reference,
+                number=str(value) if many else "",
+                tag=(column, row),
+            )
         )
-        for value in map(int, np.unique(labels))
-        if value > 0
-    ]
+    return found
 
 
 def _outline(mask: Bool[np.ndarray, "h w"]) -> str:

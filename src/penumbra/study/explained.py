@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penumbra.assess.explanations import compare
+from penumbra.assess.explanations import choose_levels, compare
+from penumbra.assess.pictures import pictures
 from penumbra.data.store import Store
 from penumbra.errors import DataError
 from penumbra.evaluate.protocol import ALL, MEAN, CaseScores
@@ -34,7 +35,7 @@ TUNED = 6
 class Explained:
     """One cell's maps on held-out cases, of another cohort's where one is given.
 
-    Thresholds are tuned on validation cases of the same cohort.
+    Thresholds and Grad-CAM's level are tuned on validation cases of the same cohort.
     """
 
     cell: Cell
@@ -57,11 +58,13 @@ class Explained:
         store, judged, tuning = self._held_out(model)
         row = told(self.cell) | {"cohort": (self.data or self.cell.data).name}
         try:
-            cases = compare(model, store, judged, methods, tuning=tuning)
+            levels = choose_levels(model, pictures(model, store, tuning), methods)
+            cases = compare(model, store, judged, methods, tuning=tuning, levels=levels)
         except DataError as error:  # nobody has outlined anything that the model answers for
             write_row(self.row, {**row, "cases": {}, "note": str(error)})
             return
-        write_row(self.row, {**row, "cases": columns([_flat(case) for case in cases])})
+        table = columns([_flat(case) for case in cases])
+        write_row(self.row, {**row, "levels": levels, "cases": table})
 
     def _held_out(self, model: Trained) -> tuple[Store, list[int], list[int]]:
         """A store, the cases that are judged, and those that thresholds are tuned on."""
