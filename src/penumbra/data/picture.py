@@ -67,8 +67,8 @@ def innermost(mask: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
     """Row and column of the middle of the pixel deepest inside a mask: where its name is written.
 
     Example:
-        >>> innermost(np.array([[False, True, True, True, False]]))
-        (0.5, 2.5)
+        >>> innermost(np.pad(np.ones((3, 5), dtype=bool), ((0, 0), (2, 0)))[:, :5])
+        (1.5, 3.5)
     """
     depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     row, column = divmod(int(depth.argmax()), mask.shape[1])
