@@ -9,10 +9,11 @@ from penumbra.model import Network
 def levels_of(network: Network) -> tuple[nn.Module, ...]:
     """What gives each level's features, from the decoder's finest back to the encoder's finest.
 
-    The first half, with the coarsest in the middle, is what the gates read.
+    The first half, with the coarsest in the middle, is what the gates read; of several decoders
+    it is the first one's.
     """
     encoder = list(getattr(network.encoder, "levels", ()))
-    return (*reversed(network.decoder.levels), *reversed(encoder))
+    return (*reversed(network.branches[0].decoder.levels), *reversed(encoder))
 
 
 def cam_level(network: Network, level: int | None) -> int:
