@@ -1,5 +1,6 @@
 """The server as a user starts it: killed in the middle of a job, cut off in an upload."""
 
+import gzip
 import json
 import os
 import re
@@ -88,6 +89,12 @@ def cut_off(server: Server) -> None:
         line.sendall(head.encode() + b"x" * 500)
 
 
+def unpacked(path: Path) -> bytes:
+    """A file's content; three letters turn up in compressed bytes by chance."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
 def test_jobs_outlive_a_killed_server_and_no_patient_is_named(
     server: Server, tmp_path: Path, write_ct
 ) -> None:
@@ -109,4 +116,4 @@ def test_jobs_outlive_a_killed_server_and_no_patient_is_named(
     assert not [*(server.folder / "uploads").iterdir()]
     for path in [server.log, *server.folder.rglob("*")]:
         assert not re.search("Secret|Doe", path.name)
-        assert not path.is_file() or not re.search(b"Secret|Doe", path.read_bytes())
+        assert not path.is_file() or not re.search(b"Secret|Doe", unpacked(path))
