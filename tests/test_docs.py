@@ -1,6 +1,6 @@
 """The pages for readers name only what exists."""
 
-import importlib
+import pkgutil
 import re
 from pathlib import Path
 
@@ -28,8 +28,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_named_functions_exist(page: Path) -> None:
     for name in set(re.findall(r"`(penumbra(?:\.\w+)+)`", page.read_text())):
-        module, _, attribute = name.rpartition(".")
-        assert hasattr(importlib.import_module(module), attribute), name
+        pkgutil.resolve_name(name)  # a module, or what one holds
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
