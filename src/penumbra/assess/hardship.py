@@ -229,7 +229,6 @@ def _listed(condition: Condition, patients: list[str], task: Task) -> dict[str, 
     uncertainty = decompose(torch.cat(condition.draws, 1), "bernoulli")
     return listed | {
         "probability": uncertainty.probability.tolist(),
-        "epistemic": uncertainty.epistemic.tolist(),
         "label": [_finite(labels) for labels in torch.cat(condition.labels).tolist()],
     }
 

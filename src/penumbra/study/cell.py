@@ -16,7 +16,7 @@ from penumbra.files import write_text
 from penumbra.ground import device, prepare
 from penumbra.study.arms import ARMS
 from penumbra.study.job import Job
-from penumbra.study.rows import columns, write_row
+from penumbra.study.rows import columns, short, write_row
 from penumbra.trained import Calibration, Trained
 
 FITTED = "calibration.json"
@@ -174,7 +174,7 @@ def _row(cell: Cell, config: Config, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "calibration": json.loads((cell.folder / FITTED).read_text()),
         "cases": columns([{key: _value(key, text) for key, text in x.items()} for x in cases]),
-        "probes": json.loads((cell.folder / "evaluation" / "probes.json").read_text()),
+        "probes": short(json.loads((cell.folder / "evaluation" / "probes.json").read_text())),
     }
 
 

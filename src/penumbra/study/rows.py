@@ -11,6 +11,8 @@ from penumbra.errors import DataError
 from penumbra.files import write_text
 
 SCHEMA = 2
+DIGITS = 6
+"""Significant digits that cases and probes keep: networks compute in float32."""
 
 
 def seal(content: Mapping[str, Any]) -> str:
@@ -51,7 +53,7 @@ def read_row(path: Path) -> dict[str, Any]:
 def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Records as columns: the names stand once. A column that a record lacks is null in it."""
     names = dict.fromkeys(name for record in records for name in record)
-    return {name: [record.get(name) for record in records] for name in names}
+    return {name: short([record.get(name) for record in records]) for name in names}
 
 
 def _records(table: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
@@ -68,6 +70,22 @@ def read_rows(folder: Path, *, needed: bool = True) -> list[dict[str, Any]]:
     if needed and not rows:
         raise DataError(f"{folder}: holds no finished cell; run `penumbra study` first")
     return rows
+
+
+def short(value: Any) -> Any:
+    """The same tree with every float at ``DIGITS`` significant digits, whole ones as integers.
+
+    Example:
+        >>> short({"probability": [0.12345678901, 1.0, None]})
+        {'probability': [0.123457, 1, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: short(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [short(each) for each in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else float(f"{value:.{DIGITS}g}")
+    return value
 
 
 def finite(value: Any) -> Any:
