@@ -5,7 +5,8 @@ T posterior draws decoded, gates in each of them, one composite of the mean maps
 run in every round, in turn first; the ratio is the median over rounds of the thread's CPU seconds.
 Other load spreads even these through shared caches, so the ratio of both candidates' fastest rounds
 stands beside it. Bars: below 5 % time, below 2 % parameters. ``--parts`` times each part of the
-extra work instead, which other load disturbs less, at T = 1.
+extra work instead, which other load disturbs less, at T = 1. ``--widths 32 64 128 256 512`` takes
+the network of ``posterior.py`` and of the presets' size ``full``.
 """
 
 import argparse
@@ -29,13 +30,16 @@ ROUNDS, BATCH, SIDE = 11, 4, 128
 Candidate = tuple[Network, Bank]
 
 
-def build(findings: int, gates: bool) -> Network:
+WIDTHS = (16, 32, 64, 128)
+
+
+def build(findings: int, gates: bool, widths: tuple[int, ...]) -> Network:
     return Network(
         channels=1,
         classes=0 if findings else 4,
         findings=findings,
         dim=2,
-        widths=(16, 32, 64, 128),
+        widths=widths,
         gates=gates,
     ).eval()
 
@@ -61,13 +65,13 @@ def rounds(ours: Candidate, theirs: Candidate, image: torch.Tensor) -> list[tupl
     return found[1:]
 
 
-def candidate(findings: int, gates: bool, draws: int) -> Candidate:
-    network = build(findings, gates)
+def candidate(findings: int, gates: bool, draws: int, widths: tuple[int, ...]) -> Candidate:
+    network = build(findings, gates, widths)
     convert(network)
     return network, bank(network, draws=draws, generator=torch.Generator().manual_seed(0))
 
 
-def parts(image: torch.Tensor) -> None:
+def parts(image: torch.Tensor, widths: tuple[int, ...]) -> None:
     """Where the time goes: a clock around gates, pooling, product and composite."""
     spent: dict[str, float] = defaultdict(float)
 
@@ -85,7 +89,7 @@ def parts(image: torch.Tensor) -> None:
     penumbra.model._gated = clocked("product", penumbra.model._gated)
     globals()["composite"] = clocked("composite", composite)
     for findings in (0, 1, 14):
-        ours, theirs = (candidate(findings, gates, 1) for gates in (True, False))
+        ours, theirs = (candidate(findings, gates, 1, widths) for gates in (True, False))
         kept: dict[tuple[str, str], list[float]] = defaultdict(list)
         for k in range(1 + 2 * ROUNDS):
             order = {"gated": ours, "plain": theirs}
@@ -109,14 +113,18 @@ def parts(image: torch.Tensor) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    asked = parser.parse_args()
+    widths = tuple(asked.widths)
     shape = (BATCH, 1, SIDE, SIDE)
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    if parser.parse_args().parts:
-        parts(image)
+    if asked.parts:
+        parts(image, widths)
         return
     for findings, draws in ((0, 1), (0, 8), (1, 1), (1, 8), (14, 1), (14, 8)):
-        candidates = [candidate(findings, gates, draws) for gates in (True, False)]
-        counted = [sum(p.numel() for p in build(findings, g).parameters()) for g in (True, False)]
+        candidates = [candidate(findings, gates, draws, widths) for gates in (True, False)]
+        networks = [build(findings, gates, widths) for gates in (True, False)]
+        counted = [sum(p.numel() for p in network.parameters()) for network in networks]
         pairs = rounds(*candidates, image)
         spread = sorted(100 * (mine / other - 1) for mine, other in pairs)
         fastest = min(mine for mine, _ in pairs) / min(other for _, other in pairs)

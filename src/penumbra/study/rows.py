@@ -73,18 +73,18 @@ def read_rows(folder: Path, *, needed: bool = True) -> list[dict[str, Any]]:
 
 
 def short(value: Any) -> Any:
-    """The same tree with every float at ``DIGITS`` significant digits, whole ones as integers.
+    """The same tree with every float at ``DIGITS`` significant digits.
 
     Example:
         >>> short({"probability": [0.12345678901, 1.0, None]})
-        {'probability': [0.123457, 1, None]}
+        {'probability': [0.123457, 1.0, None]}
     """
     if isinstance(value, Mapping):
         return {key: short(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [short(each) for each in value]
     if isinstance(value, float) and math.isfinite(value):
-        return int(value) if value.is_integer() else float(f"{value:.{DIGITS}g}")
+        return float(f"{value:.{DIGITS}g}")
     return value
 
 
