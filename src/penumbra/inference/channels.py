@@ -1,5 +1,6 @@
 """The files of a scan, matched to the channels that a model was trained with."""
 
+import re
 from pathlib import Path
 
 from penumbra.errors import DataError
@@ -12,14 +13,24 @@ def case_of(scan: Path, task: Task) -> Case:
     """The files of an unlabelled case, matched to the task's channels by name.
 
     Raises:
-        DataError: the scan has none of the channels, or one file could be several.
+        DataError: the scan has none of the channels, or one channel could be several files.
     """
     name = scan.name
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     files = sorted(scan.iterdir()) if scan.is_dir() else [scan]
-    matched = {c: f for c in task.channels for f in files if _is_channel(f, c)}
-    if not matched and len(task.channels) == 1:
+    single = len(task.channels) == 1
+    series = single and scan.is_dir()  # its slices are one image, whatever their names
+    named = {f: _channel(f, task.channels) for f in files if not (series and _is_dicom(f))}
+    matched = {}
+    for channel in task.channels:
+        mine = [f for f, found in named.items() if found == channel]
+        if len(mine) > 1:
+            listed = ", ".join(f.name for f in mine)
+            raise DataError(f"{scan}: {listed} could each be {channel}; leave one in the folder")
+        if mine:
+            matched[channel] = mine[0]
+    if not matched and single:
         matched = {task.channels[0]: _only(files, scan)}
     if not matched:
         raise DataError(
@@ -29,11 +40,22 @@ def case_of(scan: Path, task: Task) -> Case:
     return Case(id=name, patient=name, images=matched)
 
 
-def _is_channel(path: Path, channel: str) -> bool:
+def _channel(path: Path, channels: tuple[str, ...]) -> str | None:
+    """The channel that a file's name ends with, whatever its capitals and separators.
+
+    Of several the longest: ``x_T1-post.nii.gz`` is ``T1 post``, not ``post``.
+    """
     stem = path.name.lower()
     for suffix in SUFFIXES:
         stem = stem.removesuffix(suffix)
-    return stem.endswith((f"_{channel}", f"-{channel}")) or stem == channel
+    words = _words(stem)
+    ends = {"".join(words[k:]) for k in range(len(words))}
+    found = [channel for channel in channels if "".join(_words(channel.lower())) in ends]
+    return max(found, key=len, default=None)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", text) if word]
 
 
 def _only(files: list[Path], scan: Path) -> Path:

@@ -1,0 +1,46 @@
+"""A scan's files find their channels by name, as people name files."""
+
+from pathlib import Path
+
+import pytest
+
+from penumbra.errors import DataError
+from penumbra.inference.channels import case_of
+from penumbra.types import Task
+
+TASK = Task("mri", ("FLAIR", "T1", "T1 post"), ("tumour",), {1: 1}, {"tumour": (1,)})
+
+
+def folder(tmp_path: Path, *names: str) -> Path:
+    scan = tmp_path / "scan"
+    scan.mkdir()
+    for name in names:
+        (scan / name).touch()
+    return scan
+
+
+@pytest.mark.parametrize("last", ["x_T1 post.nii.gz", "x-t1post.nii", "T1-Post.mha"])
+def test_capitals_and_separators_do_not_matter(tmp_path: Path, last: str) -> None:
+    scan = folder(tmp_path, "x_flair.nii.gz", "x_T1.nii.gz", last, "x_seg.nii.gz")
+    found = case_of(scan, TASK).images
+    assert {channel: path.name for channel, path in found.items()} == {
+        "FLAIR": "x_flair.nii.gz",
+        "T1": "x_T1.nii.gz",
+        "T1 post": last,
+    }
+
+
+def test_two_files_of_one_channel_are_named(tmp_path: Path) -> None:
+    scan = folder(tmp_path, "a_flair.nii.gz", "b_flair.nii.gz")
+    with pytest.raises(DataError, match=r"a_flair.nii.gz, b_flair.nii.gz could each be FLAIR"):
+        case_of(scan, TASK)
+
+
+def test_a_folder_without_any_channel_says_how_to_name_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"name the files like scan_FLAIR.nii.gz"):
+        case_of(folder(tmp_path, "x_flairy.nii.gz"), TASK)
+
+
+def test_slices_of_a_series_are_one_image_whatever_their_names(tmp_path: Path) -> None:
+    scan = folder(tmp_path, "001_ct.dcm", "002_ct.dcm")
+    assert case_of(scan, Task("ct", ("ct",))).images == {"ct": scan}
