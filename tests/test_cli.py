@@ -104,6 +104,11 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     assert f"penumbra {verb}" in out
 
 
+def test_help_keeps_what_stands_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "robustness", "--help")
+    assert "[default: RUN/robustness]" in " ".join(out.replace("│", " ").split())
+
+
 def test_the_last_lines_warn_of_a_model_that_predicts_nothing(
     pipeline: Pipeline, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,9 @@ from penumbra.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-export_app = typer.Typer(help="Predictions as DICOM, models as ONNX.", no_args_is_help=True)
+export_app = typer.Typer(
+    help="Predictions as DICOM, models as ONNX.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 app.add_typer(export_app, name="export")
 
 LOOPBACK = "127.0.0.1"

@@ -27,7 +27,8 @@ _PAGE = """<!doctype html>
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;padding:1.2rem;max-width:62rem;
  background:#fff;color:#1c2024}
 h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.05rem;margin:1.6rem 0 .3rem}
-p{color:#5b6470;max-width:46rem}svg{width:100%;height:auto;background:#fff;border-radius:6px}
+p{color:#5b6470;max-width:46rem}
+svg{width:100%;min-width:40rem;height:auto;background:#fff;border-radius:6px}
 table{border-collapse:collapse;font-size:.9rem}td,th{padding:.2rem .8rem .2rem 0;text-align:left;
  border-bottom:1px solid #8884}td.n{text-align:right;font-variant-numeric:tabular-nums}
 .ok{color:#00704f}.bad{color:#b3261e;font-weight:600}div{overflow-x:auto}
