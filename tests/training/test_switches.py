@@ -54,7 +54,8 @@ def trained(
 def test_bfloat16_keeps_parameters_in_float32_and_nearly_the_losses(
     trained: Callable[..., tuple[list[float], dict[str, Tensor]]],
 ) -> None:
-    smooth = {"bayes__posterior": "none", "adversarial__weight": 0.0}
+    # Small steps: processors round bfloat16 in their own ways, and large ones let that grow.
+    smooth = {"bayes__posterior": "none", "adversarial__weight": 0.0, "train__lr": 1e-5}
     full, half = trained(**smooth), trained(train__precision="bfloat16", **smooth)
     assert half[0] == pytest.approx(full[0], rel=0.1)
     assert half[0] != full[0]
