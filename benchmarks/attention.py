@@ -27,10 +27,8 @@ from penumbra.bayes.stream import window_maps
 from penumbra.model import Network
 
 ROUNDS, BATCH, SIDE = 11, 4, 128
-Candidate = tuple[Network, Bank]
-
-
 WIDTHS = (16, 32, 64, 128)
+Candidate = tuple[Network, Bank]
 
 
 def build(findings: int, gates: bool, widths: tuple[int, ...]) -> Network:

@@ -104,9 +104,15 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     assert f"penumbra {verb}" in out
 
 
-def test_help_keeps_what_stands_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = call(capsys, "robustness", "--help")
-    assert "[default: RUN/robustness]" in " ".join(out.replace("│", " ").split())
+@pytest.mark.parametrize(
+    ("verb", "text"),
+    [("robustness", "[default: RUN/robustness]"), ("export onnx", "[default: RUN/model.onnx]")],
+)
+def test_help_keeps_what_stands_in_brackets(
+    verb: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = call(capsys, *verb.split(), "--help")
+    assert text in " ".join(out.replace("│", " ").split())
 
 
 def test_the_last_lines_warn_of_a_model_that_predicts_nothing(

@@ -30,6 +30,12 @@ def test_capitals_and_separators_do_not_matter(tmp_path: Path, last: str) -> Non
     }
 
 
+def test_the_longest_name_wins(tmp_path: Path) -> None:
+    scan = folder(tmp_path, "x_post.nii.gz", "x_T1-post.nii.gz")
+    found = case_of(scan, Task("mri", ("post", "T1 post"))).images
+    assert [path.name for path in found.values()] == ["x_post.nii.gz", "x_T1-post.nii.gz"]
+
+
 def test_two_files_of_one_channel_are_named(tmp_path: Path) -> None:
     scan = folder(tmp_path, "a_flair.nii.gz", "b_flair.nii.gz")
     with pytest.raises(DataError, match=r"a_flair.nii.gz, b_flair.nii.gz could each be FLAIR"):

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from penumbra.config import Config
 
 app = typer.Typer(
-    rich_markup_mode="markdown",  # "rich" would swallow what stands in brackets
     name="penumbra",
     help="Medical-image models that say what they see and draw the half-shadow honestly.",
     epilog="Any setting: --SECTION.NAME VALUE, e.g. --train.lr 3e-4. --debug, anywhere: show the "
     "traceback of an error. Research software, not a medical device.",
+    rich_markup_mode="markdown",  # "rich" would swallow what stands in brackets
     pretty_exceptions_enable=False,
 )
 
