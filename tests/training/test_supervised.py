@@ -1,5 +1,7 @@
 """The total loss: which terms enter when, and on what scale."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -143,6 +145,19 @@ def test_every_decoder_of_an_ensemble_learns_from_every_image(task: Task) -> Non
     parts["total"].backward()
     for branch in subject.module.branches:
         assert all(p.grad is not None and p.grad.abs().max() > 0 for p in branch.heads.parameters())
+
+
+def test_the_findings_loss_weighs_beside_a_segmentation_and_never_alone() -> None:
+    both = replace(SEGMENTATION, findings=FINDINGS.findings)
+
+    def task_loss(task: Task, weight: float) -> float:
+        settings = config(bayes__posterior="none", train__augment=0.0, train__findings=weight)
+        return float(terms(task, settings, 0)["loss/task"])
+
+    none, half, one = (task_loss(both, weight) for weight in (0.0, 0.5, 1.0))
+    assert one - none > 0.1
+    assert half == pytest.approx((none + one) / 2, rel=1e-5)
+    assert task_loss(FINDINGS, 0.1) == task_loss(FINDINGS, 1.0) > 0.1
 
 
 def test_the_loss_of_an_ensemble_is_the_mean_of_its_decoders_and_so_is_the_kl() -> None:

@@ -163,7 +163,9 @@ class Supervised:
                 )
             if output.findings is not None:
                 policy = self.config.data.uncertain
-                losses.append(findings_loss(output.findings, batch["findings"], uncertain=policy))
+                loss = findings_loss(output.findings, batch["findings"], uncertain=policy)
+                beside = output.segmentation is not None
+                losses.append(self.config.train.findings * loss if beside else loss)
         return torch.stack(losses).sum(0) / len(outputs)
 
     def _kl(self, progress: float) -> Tensor:
