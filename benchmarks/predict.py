@@ -79,7 +79,9 @@ def sweep(net: nn.Module, case: Prepared, config: Config) -> torch.Tensor:
     return logits.softmax(1)
 
 
-def run(name: str, case: Prepared, task: Task, config: Config, draws: list[int]) -> None:
+def run(
+    name: str, case: Prepared, task: Task, config: Config, draws: list[int], only: list[str]
+) -> None:
     ours = trained.build(config, task).eval()
     posterior = trained.build(config, task)
     trained.convert(posterior, config)
@@ -107,11 +109,12 @@ def run(name: str, case: Prepared, task: Task, config: Config, draws: list[int])
     print(f"\n{name}: {case.image.shape[1:]}, patch {config.data.patch}, windows {counts}")
     seconds = {}
     with torch.inference_mode():
-        for label, candidate in candidates.items():
+        for label in only or candidates:
+            candidate = candidates[label]
             start = time.process_time()
             candidate()
             seconds[label] = time.process_time() - start
-    first, second = seconds["sweep, our form"], seconds["sweep, usual form"]
+    first, second = (seconds.get(f"sweep, {form} form", np.nan) for form in ("our", "usual"))
     for label, spent in seconds.items():
         print(
             f"  {label:36s} {spent:7.1f} s  {spent / first:6.2f}  {spent / second:6.2f}", flush=True
@@ -126,13 +129,14 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(160, 160, 64))
     parser.add_argument("--patch", type=int, nargs=3, default=(64, 64, 32))
     parser.add_argument("--draws", type=int, nargs="+", default=[8])
+    parser.add_argument("--only", nargs="+", default=[], help='rows, as "sweep, our form"')
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = settings(tuple(arguments.patch))
     if arguments.data:
         found = read_cohort(arguments.data, modality="ct")
         case = prepare(found.cases[0], found.task, config.data)
-        run("btcv_mini", case, found.task, config, arguments.draws)
+        run("btcv_mini", case, found.task, config, arguments.draws, arguments.only)
     else:
         task = Task(
             modality="ct",
@@ -141,7 +145,14 @@ def main() -> None:
             label_values={k: k for k in range(14)},
             regions={name: (k,) for k, name in enumerate(CLASSES) if k},
         )
-        run("synthetic", synthetic(tuple(arguments.shape)), task, config, arguments.draws)
+        run(
+            "synthetic",
+            synthetic(tuple(arguments.shape)),
+            task,
+            config,
+            arguments.draws,
+            arguments.only,
+        )
 
 
 if __name__ == "__main__":
