@@ -18,7 +18,8 @@ def predict(
     scan: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SCAN...", help="NIfTI, PNG or JPEG, DICOM or case folder; one or several."
+            metavar="SCAN...",
+            help="NIfTI, PNG or JPEG, DICOM or case folder, cases.csv; one or several.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the maps go.")] = Path("pred"),

@@ -192,7 +192,9 @@ class Train(Section):
     warm_up: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising lr")
     dice: float = Field(0.5, ge=0, description="w_d, weight of the Dice loss beside cross-entropy")
     findings: float = Field(
-        1.0, ge=0, description="weight of the findings' loss beside the segmentation's, of two heads"
+        1.0,
+        ge=0,
+        description="weight of the findings' loss beside the segmentation's, of two heads",
     )
     clip_norm: float = Field(5.0, gt=0)
     augment: float = Field(0.5, ge=0, le=1, description="probability of each augmentation family")

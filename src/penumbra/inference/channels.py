@@ -3,10 +3,41 @@
 import re
 from pathlib import Path
 
+from penumbra.data import manifest
+from penumbra.data.cohort import read_cohort
 from penumbra.errors import DataError
 from penumbra.types import Case, Task
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
+
+
+def cases_of(scan: Path, task: Task) -> list[Case]:
+    """The case that a scan is, or all that a table lists (``cases.csv`` or a folder with one).
+
+    Raises:
+        DataError: as ``case_of``; or a case of the table has none of the channels, or a name that
+            is no file name.
+    """
+    if not manifest.recognises(scan):
+        return [case_of(scan, task)]
+    return [
+        _unlabelled(case, task, scan) for case in read_cohort(scan, modality=task.modality).cases
+    ]
+
+
+def _unlabelled(case: Case, task: Task, table: Path) -> Case:
+    if Path(case.id).name != case.id:
+        raise DataError(f"{table}: case '{case.id}' cannot name files; leave out separators")
+    named = {_joined(channel): file for channel, file in case.images.items()}
+    images = {c: named[_joined(c)] for c in task.channels if _joined(c) in named}
+    if len(task.channels) == len(case.images) == 1:
+        images = dict.fromkeys(task.channels, *case.images.values())
+    if not images:
+        raise DataError(
+            f"{table}: case '{case.id}' has {', '.join(case.images)}, the model reads "
+            f"{', '.join(task.channels)}; name the columns so"
+        )
+    return Case(id=case.id, patient=case.patient, images=images)
 
 
 def case_of(scan: Path, task: Task) -> Case:
@@ -50,8 +81,12 @@ def _channel(path: Path, channels: tuple[str, ...]) -> str | None:
         stem = stem.removesuffix(suffix)
     words = _words(stem)
     ends = {"".join(words[k:]) for k in range(len(words))}
-    found = [channel for channel in channels if "".join(_words(channel.lower())) in ends]
+    found = [channel for channel in channels if _joined(channel) in ends]
     return max(found, key=len, default=None)
+
+
+def _joined(channel: str) -> str:
+    return "".join(_words(channel.lower()))
 
 
 def _words(text: str) -> list[str]:

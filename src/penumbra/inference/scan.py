@@ -12,7 +12,7 @@ from penumbra.data.store import fingerprint
 from penumbra.errors import DataError, PenumbraError, WriteError
 from penumbra.files import locked
 from penumbra.inference.case import predict, write_prediction
-from penumbra.inference.channels import case_of
+from penumbra.inference.channels import cases_of
 from penumbra.inference.triage import write_triage
 from penumbra.jobs import On
 from penumbra.trained import Trained
@@ -27,7 +27,7 @@ class Batch:
     """Scans for one process, which reads the model itself."""
 
     run: Path
-    scans: tuple[Path, ...]
+    cases: tuple[Case, ...]
     out: Path
     draws: Draws | None
 
@@ -48,8 +48,8 @@ def predict_scans(
     summary says that this model has seen it, with the same draws, is not predicted again.
 
     Args:
-        scans: each an image, a DICOM series (folder or zip), or a case folder with one file per
-            channel.
+        scans: each an image, a DICOM series (folder or zip), a case folder with one file per
+            channel, or a table of cases (``cases.csv``, or a folder with one).
         draws: posterior draws, ``auto`` or ``propagate``; by default as in the run's evaluation.
         on: here, in ``workers`` processes, or on a Ray cluster that sees the same folders.
 
@@ -59,7 +59,8 @@ def predict_scans(
         WriteError: ``out`` cannot be written; what is there stays.
     """
     model = trained.load(run)
-    cases = [case_of(scan, model.task) for scan in scans]
+    here = on == "serial"  # a Ray worker has a working folder of its own
+    cases = [c for s in scans for c in cases_of(s if here else s.absolute(), model.task)]
     _refuse_twins(cases)
     wrote: list[Path] = []
     refused: list[str] = []
@@ -71,11 +72,11 @@ def predict_scans(
                     refused += [problem] if problem else []
                     advance()
             case "processes" | "ray":
-                batches = _batches(run, scans, out, draws, workers)
+                batches = _batches(run, cases, out, draws, workers)
                 for batch, message in jobs.run(batches, predict_batch, on=on, workers=workers):
                     refused += [message] if message else []
-                    for scan in batch.scans:
-                        wrote += sorted(out.glob(f"{case_of(scan, model.task).id}[._]*"))
+                    for case in batch.cases:
+                        wrote += sorted(out.glob(f"{case.id}[._]*"))
                         advance()
         wrote += write_triage(out, run)
     if refused:
@@ -90,8 +91,7 @@ def predict_batch(batch: Batch) -> None:
         DataError: a line for each scan that could not be read or does not fit the model.
     """
     model = trained.load(batch.run)
-    cases = [case_of(scan, model.task) for scan in batch.scans]
-    ended = _each(model, batch.run, cases, batch.out, batch.draws)
+    ended = _each(model, batch.run, batch.cases, batch.out, batch.draws)
     problems = [problem for _, problem in ended if problem]
     if problems:
         raise DataError("\n".join(problems))
@@ -117,13 +117,12 @@ def _written(model: Trained, case: Case, out: Path, draws: Draws | None, origin:
 
 
 def _batches(
-    run: Path, scans: Sequence[Path], out: Path, draws: Draws | None, workers: int
+    run: Path, cases: Sequence[Case], out: Path, draws: Draws | None, workers: int
 ) -> list[Batch]:
-    size = min(SCANS_PER_JOB, -(-len(scans) // workers))
-    starts = range(0, len(scans), size)
-    paths = [scan.absolute() for scan in scans]  # a Ray worker has a working folder of its own
+    size = min(SCANS_PER_JOB, -(-len(cases) // workers))
     run, out = run.absolute(), out.absolute()
-    return [Batch(run, tuple(paths[k : k + size]), out, draws) for k in starts]
+    parts = (tuple(cases[k : k + size]) for k in range(0, len(cases), size))
+    return [Batch(run, part, out, draws) for part in parts]
 
 
 def _already(summary: Path, origin: str) -> list[Path]:
