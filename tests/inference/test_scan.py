@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -10,7 +11,7 @@ import pytest
 from penumbra import jobs
 from penumbra.config import resolve
 from penumbra.errors import DataError
-from penumbra.inference.page import panels
+from penumbra.inference.page import channel_name, panels
 from penumbra.inference.scan import predict_scans
 
 MAPS = ("segmentation", "probability", "epistemic", "aleatoric", "entropy_nats", "attention")
@@ -230,9 +231,28 @@ def test_more_classes_than_colors_are_told_apart_by_number(case) -> None:
     arrays = {"segmentation": labels, "attention": np.zeros((1, 20, 20, 4), np.float32)}
     classes = ["background", *(f"organ {k}" for k in range(1, 9))]
     config = resolve("brain-mri", size="tiny")
-    first, *maps = panels({"task": {"classes": classes}}, case((20, 20, 4)), arrays, config)
+    first, *maps = panels(
+        {"task": {"classes": classes, "channels": ["mri"]}}, case((20, 20, 4)), arrays, config
+    )
     # Anterior is up and the patient's right on the left: both axes are turned round.
     assert [(t.text, t.left, t.top) for t in first.tags] == [("1", 72.5, 72.5), ("8", 27.5, 27.5)]
     assert not any(panel.tags for panel in maps)
-    few, *_ = panels({"task": {"classes": classes[:3]}}, case((20, 20, 4)), arrays, config)
+    few, *_ = panels(
+        {"task": {"classes": classes[:3], "channels": ["mri"]}}, case((20, 20, 4)), arrays, config
+    )
     assert not few.tags
+
+
+def test_pictures_show_the_first_channel_that_the_scan_has(case) -> None:
+    whole = case((20, 20, 4))
+    part = replace(whole, image=np.stack([whole.image[0] * 0, whole.image[0]]), missing=("flair",))
+    arrays = {"attention": np.zeros((1, 20, 20, 4), np.float32)}
+    record = {"task": {"classes": ["background"], "channels": ["flair", "t1"]}, "findings": {}}
+    arrays["segmentation"] = np.zeros((20, 20, 4), dtype=int)
+    config = resolve("brain-mri", size="tiny")
+    shown, *_ = panels(record, part, arrays, config)
+    record["task"]["channels"] = ["t1"]
+    alone, *_ = panels(record, whole, arrays, config)
+    assert (shown.rgb == alone.rgb).all()
+    assert channel_name(["flair", "t1"], part) == "t1"
+    assert channel_name(["t1"], whole) == ""

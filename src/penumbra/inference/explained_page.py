@@ -16,7 +16,7 @@ from penumbra.files import write_text
 from penumbra.inference.explain import CAMS, Explanation
 from penumbra.inference.levels import level_name
 from penumbra.inference.overlay import ATTENTION, DOUBT, STEPS, data_url, overlay, swatch
-from penumbra.inference.page import render
+from penumbra.inference.page import channel_name, render, shown_channel
 from penumbra.trained import Trained
 
 TITLES = {
@@ -57,6 +57,7 @@ def write_explained(
             key=lambda each: -float(each["probability"] or 2),
         ),
         "open": OPEN,
+        "channel": channel_name(model.task.channels, case),
         "swatches": [(share, data_url(swatch(share))) for share in STEPS],
         "least": f"{LEAST:g}",
         "threshold": f"{model.calibration.attention_threshold:.2f}",
@@ -76,7 +77,7 @@ def over_reference(found: Explanation) -> Float[np.ndarray, "m *space"]:
 def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> dict[str, Any]:
     first = next(iter(found.maps.values()))[k].numpy()
     at = None if first.ndim == 2 else _telling(first, np.asarray(case.body))
-    there = next(k for k, name in enumerate(model.task.channels) if name not in case.missing)
+    there = shown_channel(model.task.channels, case)
     gray, spacing = _display(axial(case.image[there], at), model), case.spacing_mm
     aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
     doubt = axial(over_reference(found)[k], at)

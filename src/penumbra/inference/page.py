@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,7 @@ def case_page(
         "panels": panels(record, case, arrays, config),
         "legend": legend,
         "slice": _slice(labels, attention),
+        "channel": channel_name(record["task"]["channels"], case),
     }
     return render("case.html.j2", context)
 
@@ -92,7 +93,8 @@ def panels(
     """The outlined image, then each map over it."""
     labels, attention = arrays.get("segmentation"), _attention(record, arrays)
     at, aspect = _slice(labels, attention), _aspect(case)
-    image = torch.from_numpy(np.array(axial(case.image[0], at), dtype=np.float32))[None, None]
+    there = shown_channel(record["task"]["channels"], case)
+    image = torch.from_numpy(np.array(axial(case.image[there], at), dtype=np.float32))[None, None]
     display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
     gray = (255 * display[0, 0].numpy().clip(0, 1)).round().astype(np.uint8)
     outlined = np.repeat(gray[..., None], 3, -1)
@@ -107,6 +109,16 @@ def panels(
         if values is not None:
             shown.append(_panel(name, gray, axial(values, at), aspect))
     return shown
+
+
+def shown_channel(channels: Sequence[str], case: Prepared) -> int:
+    """The first of the model's channels that the scan has: what pictures of it show."""
+    return next(k for k, name in enumerate(channels) if name not in case.missing)
+
+
+def channel_name(channels: Sequence[str], case: Prepared) -> str:
+    """Its name where there are several; one needs none."""
+    return channels[shown_channel(channels, case)] if len(channels) > 1 else ""
 
 
 def _attention(

@@ -45,6 +45,7 @@ def summarize(
         "notes": list(case.notes),
         "task": {
             "modality": model.task.modality,
+            "channels": list(model.task.channels),
             "classes": list(model.task.classes),
             "regions": {name: list(members) for name, members in model.task.regions.items()},
             "findings": list(model.task.findings),
