@@ -74,6 +74,8 @@ def test_commands_of_a_page_run_in_their_order(
     for name in ("DATA", "FOLDER", "runs/demo/phantoms"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).symlink_to(finished / "DATA")
+    flair = "DATA/phantom_0000/phantom_0000_flair.nii.gz"
+    Path("cases.csv").write_text(f"case,flair\nfirst,{flair}\n")
     for words in commands(page):
         with pytest.raises(SystemExit) as stop:
             cli.main(_small(words, finished))
