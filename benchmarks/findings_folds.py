@@ -27,7 +27,7 @@ from penumbra.training.losses import findings_loss
 from penumbra.training.start import standardize_decoder, standardize_findings
 
 FOLDS, BATCH, FEWEST = 3, 32, 3
-"""A finding counts in a fold with at least ``FEWEST`` patients' films with and without it."""
+"""A finding counts in a fold with at least ``FEWEST`` films with and as many without it."""
 
 
 def main() -> None:
