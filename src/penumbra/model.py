@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from penumbra.attend.gate import Gate, gated_mean
+from penumbra.attend.gate import FEW, Gate, gated_mean
 from penumbra.nets.conv3d import use_fast_conv3d
 from penumbra.nets.decoder import Decoder
 from penumbra.nets.encoder import Encoder
@@ -112,9 +112,9 @@ class Network(nn.Module):
                 stream = self.decoder.levels[depth - 1](stream, skips[depth - 1])
             if self.gates:
                 maps = self.gates[len(features) - 1 - depth](stream)
-                attention.append(maps)
+                attention.append(maps[:, : 1 + self.findings])
             if self.findings:
-                pooled.append(self._pool(stream, maps[:, 1:] if self.gates else None))
+                pooled.append(self._pool(stream, maps if self.gates else None))
             if self.gates and (self.classes or depth + 1 < len(features)):
                 stream = _gated(stream, maps[:, :1], fresh=depth > 0)
         return Output(
@@ -127,7 +127,9 @@ class Network(nn.Module):
     def _pool(self, stream: Tensor, maps: Tensor | None) -> Tensor:
         if maps is None:
             return stream.flatten(2).mean(-1)[:, None].expand(-1, self.findings, -1)
-        return gated_mean(stream, maps)
+        if maps.shape[1] <= FEW:
+            return gated_mean(stream, maps[:, 1:])
+        return gated_mean(stream, maps)[:, 1 : 1 + self.findings]
 
     def _spread(self, stream: Tensor) -> Tensor | None:
         if "segmentation" not in self.heads or self.heads["segmentation"].spread is None:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FEW, WIDE = 2, 16
-"""Up to ``FEW`` maps are computed one by one, more of them padded to a multiple of ``WIDE``.
+"""Up to ``FEW`` maps are computed one by one, more of them with idle ones up to a multiple of
+``WIDE``.
 
 Kernels are slow whose channels, kept last, fill no whole vectors: 15 maps take longer than 16, and
 two at once longer than one after the other.
@@ -19,23 +20,27 @@ class Gate(nn.Module):
     """``A = sigmoid(g(F))``, one map for segmentation, then one per finding (proposal 2.3.1).
 
     ``g`` starts at zero, so a fresh gate is 1/2 everywhere and ``2 A F`` leaves features alone.
+    More than ``FEW`` maps are followed by idle ones, 1/2 everywhere: sums over all of them are
+    faster than over the first few.
     """
 
     def __init__(self, features: int, maps: int, *, dim: int) -> None:
         super().__init__()
+        self.maps = maps
         self.g = (nn.Conv2d if dim == 2 else nn.Conv3d)(features, maps, 1)
         for parameter in self.g.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, features: Float[Tensor, "b c *space"]) -> Float[Tensor, "b m *space"]:
-        conv = functional.conv2d if features.dim() == 4 else functional.conv3d
-        weight, bias, maps = self.g.weight, cast(Tensor, self.g.bias), self.g.out_channels
+        weight, bias, maps = self.g.weight, cast(Tensor, self.g.bias), self.maps
         if maps <= FEW:
+            conv = functional.conv2d if features.dim() == 4 else functional.conv3d
             planes = [conv(features, weight[k : k + 1], bias[k : k + 1]) for k in range(maps)]
             return (torch.stack([p[:, 0] for p in planes], 1) if maps > 1 else planes[0]).sigmoid_()
-        more = -maps % WIDE
-        weight = functional.pad(weight, (0, 0) * (weight.dim() - 1) + (0, more))
-        return conv(features, weight, functional.pad(bias, (0, more))).sigmoid_()[:, :maps]
+        weight = functional.pad(weight.flatten(1), (0, 0, 0, -maps % WIDE))
+        bias = functional.pad(bias, (0, -maps % WIDE))
+        # A product of matrices where channels lie last, as the convolutions leave them.
+        return functional.linear(features.movedim(1, -1), weight, bias).sigmoid_().movedim(-1, 1)
 
 
 def gated_mean(

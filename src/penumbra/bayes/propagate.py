@@ -76,7 +76,10 @@ class Propagation:
             if depth > 0:
                 level = cast(Level, net.decoder.levels[depth - 1])
                 stream = _level(level, stream, features[-1 - depth])
-            maps = gates[len(features) - 1 - depth](stream[0]) if gates else None
+            maps = None
+            if gates:
+                gate = gates[len(features) - 1 - depth]
+                maps = gate(stream[0])[:, : cast(int, gate.maps)]
             if "findings" in self.heads:
                 pooled.append(_pool(stream, None if maps is None else maps[:, 1:]))
             if maps is not None:
