@@ -10,10 +10,12 @@ network of the study on brain MRI, from
 * ``oracle``: the encoder of a training on *all* training labels, the best that any pre-training
   on these scans could hope for.
 
-``+frozen`` after a name keeps the encoder as it started, so that only the decoder learns. If not
-even the oracle helps, the encoder is not what few labels lack; if the oracle helps and ``ssl`` does
-not, its features do not fit the task. ``--summary`` prints the test patients' mean Dice and paired
-differences to ``scratch``; validation Dice stands beside it. Rows lie in ``rows.json``.
+``+slow`` after a name gives the encoder a tenth of the rate while it is fine-tuned, ``+slower`` a
+hundredth, ``+frozen`` none, so that only the decoder learns. If not even the oracle helps, the
+encoder is not what few labels lack; if the oracle helps and ``ssl`` does not, its features do not
+fit the task; if frozen features do better than tuned ones, tuning destroys what was learned.
+``--summary`` prints the test patients' mean Dice and paired differences to ``scratch``; validation
+Dice stands beside it. Rows lie in ``rows.json``.
 """
 
 import argparse
@@ -60,6 +62,10 @@ VARIANTS: dict[str, dict[str, object]] = {
     "organs": {"pretrain.steps": 300, "pretrain.regions": "organs", "pretrain.region": 5.0},
 }
 """What a variant's pre-training changes. ``organs`` reads the training labels: a control."""
+
+
+PACES = {"": 1.0, "slow": 0.1, "slower": 0.01, "frozen": 1.0}
+"""``train.encoder_lr_factor`` while fine-tuning; a frozen encoder has no gradient."""
 
 
 def configured(base: dict[str, object], **more: object) -> Config:
@@ -185,11 +191,12 @@ def main() -> None:
                 if (arm, fraction, seed) in done:
                     continue
                 start = time.process_time()
-                name, _, kept = arm.partition("+")
+                name, _, pace = arm.partition("+")
                 encoder = start_of(name, base, ground, out, seed)
-                config = configured(base, seed=seed, **{"data.fraction": fraction})
+                more = {"data.fraction": fraction, "train.encoder_lr_factor": PACES[pace]}
+                config = configured(base, seed=seed, **more)
                 folder = out / f"{arm.replace(':', '-')}@{fraction:g}-s{seed}"
-                network = trained(config, ground, folder, encoder, frozen=kept == "frozen")
+                network = trained(config, ground, folder, encoder, frozen=pace == "frozen")
                 row = {"arm": arm, "fraction": fraction, "seed": seed}
                 row |= {part: score(network, ground, config, part) for part in ("val", "test")}
                 row["cpu_seconds"] = round(time.process_time() - start, 1)

@@ -13,9 +13,9 @@ _LARGEST = 2**25  # glibc takes no higher threshold
 def keep_freed() -> None:
     """Let glibc keep up to ``KEPT`` bytes of what is freed; elsewhere nothing happens.
 
-    A gradient needs every feature map of a step at once and frees them together. glibc hands them
-    back to the kernel, which maps and zeroes them again in the next step, 4 KiB at a time: a fifth
-    of the time of attacking eight images on a CPU (docs/results/robustness.md).
+    Every pass through a network frees its feature maps. glibc hands them back to the kernel, which
+    maps and zeroes them again in the next pass, 4 KiB at a time: a fifth of the time of attacking
+    eight images on a CPU (docs/results/robustness.md), an eighth of that of eight posterior draws.
     """
     if sys.platform != "linux":
         return

@@ -21,6 +21,7 @@ from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.overlap import label_map, members_mask
 from penumbra.inference.windows import Window, windows
+from penumbra.memory import keep_freed
 from penumbra.model import Network
 from penumbra.types import Task, Uncertainty
 
@@ -74,6 +75,7 @@ def map_case(
     what the windows' contexts disagree on. With ``draws: auto`` the case takes as many draws of the
     bank as its maps need.
     """
+    keep_freed()
     device = next(network.parameters()).device
     draws = len(bank)
     if config.evaluate.draws == "auto" and draws > LEAST:
