@@ -3,8 +3,10 @@
 Run: ``OMP_NUM_THREADS=1 python benchmarks/calibration.py STUDY OUT [--report]``. STUDY is a folder
 of ``penumbra study ... --arms supervised``. From each seed's deterministic network every posterior
 is fine-tuned for the same 100 steps (the deterministic one too), tempered and calibrated on
-validation patients, and scored on test patients. Laplace is fitted around the fine-tuned
-deterministic network; the ensemble is the seeds' deterministic networks.
+validation patients, and scored on test patients as they are and under a shift: one family of the
+severity suite per case, in turn, at severity ``SEVERITY``. The levers are variational posteriors
+with one setting changed. Laplace is fitted around the fine-tuned deterministic network; the
+ensembles are the seeds' deterministic and variational networks.
 """
 
 import argparse
@@ -18,10 +20,13 @@ import numpy as np
 import torch
 
 from penumbra import assess, pipeline, trained
+from penumbra.augment import families, shift
 from penumbra.bayes import laplace
 from penumbra.bayes.ensemble import Ensemble
 from penumbra.config import Config
 from penumbra.data.patches import Patches
+from penumbra.data.preprocess import Prepared
+from penumbra.data.store import Store
 from penumbra.evaluate.selective import spearman, weighted_aurc
 from penumbra.ground import Ground, data_folder, prepare
 from penumbra.model import Network
@@ -34,10 +39,41 @@ ARMS: dict[str, dict[str, Any]] = {
     "deterministic": {"posterior": "none"},
     "mc-dropout": {"posterior": "dropout"},
     "variational": {"posterior": "variational"},
+    "cold (kl 0.01)": {"posterior": "variational", "kl": 0.01},
+    "sigma0 1": {"posterior": "variational", "sigma0": 1.0},
+    "rho travels 4 nats": {"posterior": "variational", "rho_travel": 4.0},
+    "light": {"posterior": "variational", "scope": "light"},
+    "low-rank spread": {"posterior": "variational", "spread_rank": 2},
 }
+AFTERWARDS = ("laplace", "ensemble", "variational ensemble")
 STEPS, LR, DRAWS = 100, 5e-4, 8
 WIDTHS = (0.25, 1.0, 4.0)
 COLUMNS = ("dice", "ece", "ece_scaled", "nll", "nll_scaled", "brier", "brier_scaled")
+SEVERITY = 4
+
+
+class ShiftedStore:
+    """The cases of a store, each under one family of the suite, in turn."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self.store, self.config = store, config
+        self.task, self.cases = store.task, store.cases
+
+    def __getitem__(self, index: int) -> Prepared:
+        case, modality = self.store[index], self.config.modality
+        names = families(modality)
+        slices = torch.from_numpy(np.array(case.image, dtype=np.float32)).movedim(-1, 0)
+        body = torch.from_numpy(np.array(case.body)).movedim(-1, 0)
+        shown = shift(
+            slices,
+            family=names[index % len(names)],
+            severity=SEVERITY,
+            modality=modality,
+            generator=torch.Generator().manual_seed(index),
+            body=body,
+            spacing_mm=case.spacing_mm[:2],
+        )
+        return replace(case, image=shown.movedim(0, -1).numpy())
 
 
 def configured(config: Config, arm: dict[str, Any]) -> Config:
@@ -55,7 +91,9 @@ def configured(config: Config, arm: dict[str, Any]) -> Config:
 def tuned(start: Trained, ground: Ground, config: Config, folder: Path) -> Network:
     """The network after the fine-tuning of one posterior."""
     network = trained.build(config, ground.store.task)
-    network.load_state_dict(start.network.state_dict())
+    missing, unknown = network.load_state_dict(start.network.state_dict(), strict=False)
+    assert not unknown
+    assert all("spread" in name for name in missing)
     labelled = list(ground.parts["train"])
     population = Population(
         images=sum(ground.images(i) for i in labelled),
@@ -80,18 +118,21 @@ def scored(network: torch.nn.Module, config: Config, ground: Ground) -> dict[str
     model = Trained(network, ground.store.task, config)  # type: ignore[arg-type]
     width, table = assess.temper(model, ground.store, ground.parts["val"])
     model = replace(model, calibration=assess.calibrate(model, ground.store, ground.parts["val"]))
-    found = assess.judge(model, ground.store, ground.parts["test"], "test")
+    shifted = ShiftedStore(ground.store, config)
+    stores = {"cases": ground.store, "shifted": shifted}
     return {
         "width": width,
         "tempering": table,
         "temperature": model.calibration.temperature,
-        "cases": found.table("test"),
         "split_hash": "one",
+    } | {
+        name: assess.judge(model, store, ground.parts["test"], "test").table("test")  # type: ignore[arg-type]
+        for name, store in stores.items()
     }
 
 
 def run(study: Path, out: Path, seeds: Sequence[int]) -> None:
-    networks = []
+    networks: dict[str, list[Network]] = {"deterministic": [], "variational": []}
     for seed in seeds:
         cell = study / "cells" / f"supervised@1-s{seed}"
         start = trained.load(cell)
@@ -99,17 +140,20 @@ def run(study: Path, out: Path, seeds: Sequence[int]) -> None:
         for arm, settings in ARMS.items():
             config = configured(start.config, settings)
             path = out / f"{arm}-s{seed}.json"
-            if path.exists() and arm != "deterministic":
+            if path.exists() and arm not in networks:
                 continue
             network = tuned(start, ground, config, out / "work" / f"{arm}-s{seed}")
+            if arm in networks:
+                networks[arm].append(network)
             if arm == "deterministic":
-                networks.append(network)
                 _keep(out / f"laplace-s{seed}.json", _laplace, network, start, ground)
             _keep(path, scored, network, config, ground)
-    ensemble = Ensemble(networks).eval()
-    ensemble.classes, ensemble.findings = networks[0].classes, networks[0].findings
-    config = configured(start.config, ARMS["deterministic"])
-    _keep(out / "ensemble-s0.json", scored, ensemble, config, ground)
+    for arm, name in (("deterministic", "ensemble"), ("variational", "variational ensemble")):
+        members = networks[arm]
+        ensemble = Ensemble(members).eval()
+        ensemble.classes, ensemble.findings = members[0].classes, members[0].findings
+        config = configured(start.config, ARMS[arm])
+        _keep(out / f"{name}-s0.json", scored, ensemble, config, ground)
 
 
 def _laplace(network: Network, start: Trained, ground: Ground) -> dict[str, Any]:
@@ -131,13 +175,19 @@ def _keep(path: Path, compute: Callable[..., dict[str, Any]], *arguments: Any) -
 
 
 def report(out: Path) -> None:
-    names = [*ARMS, "laplace", "ensemble"]
-    groups = {}
-    for name in names:
-        rows = [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-s*.json"))]
-        if rows:
-            groups[name] = Group(name, 1.0, tuple(rows))
-    print("| posterior | seeds | " + " | ".join(COLUMNS) + " | AURC | Spearman | widths |")
+    for what in ("cases", "shifted"):
+        groups = {}
+        for name in [*ARMS, *AFTERWARDS]:
+            rows = [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-s*.json"))]
+            if rows:
+                chosen = tuple(row | {"cases": row[what]} for row in rows)
+                groups[name] = Group(name, 1.0, chosen)
+        print("\n" + ("test patients" if what == "cases" else f"shifted, severity {SEVERITY}"))
+        table(groups)
+
+
+def table(groups: dict[str, Group]) -> None:
+    print(f"| posterior | seeds | {' | '.join(COLUMNS)} | AURC | Spearman | widths |")
     print("|---" * (len(COLUMNS) + 5) + "|")
     for name, group in groups.items():
         cells = []
@@ -148,20 +198,22 @@ def report(out: Path) -> None:
         cells += [f"{np.mean([r[k] for r in ranks]):.3f}" for k in (0, 1)]
         widths = ", ".join(f"{row['width']:g}" for row in group.rows)
         print(f"| {name} | {len(group.rows)} | " + " | ".join(cells) + f" | {widths} |")
-    base = groups["deterministic"]
+    print("\n| ECE under deterministic, scaled | raw | scaled |\n|---|---|---|")
     for name, group in groups.items():
+        if name == "deterministic":
+            continue
+        cells = []
         for mine in ("ece", "ece_scaled"):
-            if name != "deterministic":
-                change, p = gain(
-                    group,
-                    base,
-                    Measure(mine, lower_is_better=True),
-                    against=Measure("ece_scaled", lower_is_better=True),
-                )
-                print(
-                    f"{name}, {mine} under deterministic ece_scaled: {change.value:+.1%} "
-                    f"({change.low:+.1%} to {change.high:+.1%}), Wilcoxon p {p:.3f}"
-                )
+            change, p = gain(
+                group,
+                groups["deterministic"],
+                Measure(mine, lower_is_better=True),
+                against=Measure("ece_scaled", lower_is_better=True),
+            )
+            cells.append(
+                f"{change.value:+.1%} ({change.low:+.1%} to {change.high:+.1%}), p {p:.3f}"
+            )
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def _ranking(cases: Sequence[dict[str, Any]]) -> tuple[float, float]:

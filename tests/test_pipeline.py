@@ -165,3 +165,20 @@ def test_a_run_is_not_continued_with_other_settings(phantoms: Path, tmp_path: Pa
     pipeline.prepare(lean("xray"), phantoms / "xray", tmp_path)
     with pytest.raises(ConfigError, match=r"train\.lr: 0\.002 -> 0\.5.*another --out"):
         pipeline.prepare(lean("xray", **{"train.lr": 0.5}), phantoms / "xray", tmp_path)
+
+
+def test_the_encoders_rate_spares_what_pre_training_learned_and_nothing_else(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    config = lean("mri", **{"train.encoder_lr_factor": 0.0, "attention.gates": False})
+    data = phantoms / "mri"
+    encoder = pipeline.pretrain(config, data, tmp_path / "before")
+    learned = pipeline._without_prefix(checkpoint.read(encoder)[0])
+    pipeline.train(config, data, tmp_path / "kept", encoder=encoder)
+    kept = trained.load(tmp_path / "kept").network.encoder.state_dict()
+    assert all(torch.equal(kept[name], learned[name]) for name, _ in kept.items())
+    pipeline.train(config, data, tmp_path / "fresh")
+    fresh = trained.load(tmp_path / "fresh").network.encoder.state_dict()
+    start = pipeline._network(config, pipeline._ground(config, data, tmp_path / "ground"))
+    moved = [n for n, p in start.encoder.named_parameters() if not torch.equal(p, fresh[n])]
+    assert len(moved) == len(list(start.encoder.parameters()))

@@ -152,9 +152,12 @@ def _train(
 ) -> Path:
     labelled = _labelled(ground, config)
     network = _network(config, ground)
-    if encoder is not None:
+    if encoder is None:
+        config = _at_full_rate(config)
+    else:
         tensors, _ = checkpoint.read(encoder)
         progress.console.print(f"{encoder}: {adapt(_without_prefix(tensors), network.encoder)}")
+    network.encoder.requires_grad_(config.train.encoder_lr_factor > 0)
     population = Population(
         images=sum(ground.images(i) for i in labelled),
         voxels=int(np.prod(config.data.patch)),
@@ -241,6 +244,12 @@ def _probe(
         classes=classes,
         halves=objective.protocol.halves,
     )
+
+
+def _at_full_rate(config: Config) -> Config:
+    """``encoder_lr_factor`` spares what a pre-training learned; a fresh encoder has all to learn."""
+    train = config.train.model_copy(update={"encoder_lr_factor": 1.0})
+    return config.model_copy(update={"train": train})
 
 
 def _if_wanted(config: Config, validate: Validate) -> Validate | None:

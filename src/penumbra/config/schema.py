@@ -184,7 +184,7 @@ class Train(Section):
     batch: int = Field(16, ge=1)
     lr: float = Field(1e-4, gt=0)
     encoder_lr_factor: float = Field(
-        1.0, gt=0, description="learning rate of a pre-trained encoder"
+        1.0, ge=0, description="learning rate of a pre-trained encoder; 0 keeps it as it is"
     )
     findings_lr_factor: float = Field(
         1.0, gt=0, description="learning rate of the findings head, over that of what it reads"
