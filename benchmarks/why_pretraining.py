@@ -53,13 +53,12 @@ STUDY: dict[str, object] = {
 }
 VARIANTS: dict[str, dict[str, object]] = {
     "": {},
-    "long": {"pretrain.steps": 600},
-    "batch": {"pretrain.steps": 300, "pretrain.batch": 64},
-    "warm": {"pretrain.steps": 300, "pretrain.batch": 64, "pretrain.temperature": 0.5},
-    "slow": {"pretrain.steps": 300, "pretrain.batch": 64, "pretrain.lr": 1e-4},
-    "dense": {"pretrain.steps": 300, "pretrain.dense": 1.0, "pretrain.restoration": 1.0},
-    "restore": {"pretrain.steps": 600, "pretrain.restoration": 10.0},
-    "organs": {"pretrain.steps": 300, "pretrain.regions": "organs", "pretrain.region": 5.0},
+    "long": {"pretrain.steps": 400},
+    "batch": {"pretrain.steps": 100, "pretrain.batch": 64},
+    "warm": {"pretrain.steps": 400, "pretrain.temperature": 0.5},
+    "dense": {"pretrain.steps": 400, "pretrain.dense": 1.0, "pretrain.restoration": 1.0},
+    "restore": {"pretrain.steps": 400, "pretrain.restoration": 10.0},
+    "organs": {"pretrain.steps": 400, "pretrain.regions": "organs", "pretrain.region": 5.0},
 }
 """What a variant's pre-training changes. ``organs`` reads the training labels: a control."""
 
