@@ -1,8 +1,9 @@
 """Do attacks through more draws hurt a posterior more? Trained models, attacked again.
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/attacked_draws.py RUN... --draws 20 --eps 0.0157``. The
-attacks of a run's evaluation see two draws of the posterior; here predictions and gradients are
-means over ``--draws`` (EOT, METHOD section 5 asks for 20). Prints the mean Dice of the probes in
+attacks of a run's evaluation see ``evaluate.attack_draws`` draws of the posterior (two in the runs
+before that setting); here predictions and gradients are means over ``--draws`` (EOT, METHOD
+section 5 asks for 20). Prints the mean Dice of the probes in
 every condition and the gates that failed.
 """
 

@@ -36,7 +36,7 @@ def batches(small_network, generator: torch.Generator):
 def test_every_condition_is_scored_for_every_case(small_network, batches) -> None:
     plan = Plan(
         eps=(0.01, 0.05),
-        ladder=Ladder(methods=METHODS, steps=4, restarts=2, chunk=2),
+        ladder=Ladder(methods=METHODS, steps=4, restarts=2, chunk_voxels=2 * 64),
         shifts=tuple(suite(["dark", "dim"], seen=["dim"], severities=[1, 5])),
         gates_eps=0.05,
     )

@@ -43,7 +43,7 @@ class Asked:
     samples: int = 1
     cases: int = 8
     severities: tuple[int, ...] = (1, 3, 5)
-    draws: int = 4
+    draws: int | None = None  # as the run's evaluation
 
 
 def examine(
@@ -66,13 +66,19 @@ def examine(
     radii = tuple(_radius(text, config) for text in asked.eps)
     with locked(run):
         ground = prepare(config, data_folder(run, data), run, visiting=data is not None)
+    asked = replace(asked, draws=asked.draws or config.evaluate.attack_draws)
     settings = config.evaluate.model_copy(
-        update={"attack_cases": asked.cases, "severities": asked.severities, "attack_eps": radii}
+        update={
+            "attack_cases": asked.cases,
+            "attack_draws": asked.draws,
+            "severities": asked.severities,
+            "attack_eps": radii,
+        }
     )
     config = config.model_copy(update={"evaluate": settings})
     ladder = Ladder(methods, asked.norm, asked.steps, asked.restarts, asked.samples)
     if model:
-        subject = subject_of(model, draws=asked.draws)
+        subject = subject_of(model, draws=config.evaluate.attack_draws)
     else:
         assert predict is not None
         subject = Subject(_checked(predict, ground))

@@ -51,7 +51,10 @@ def robustness(
     ] = 1,
     cases: Annotated[int, typer.Option(min=1, help="Test cases, one image each.")] = 8,
     severities: Annotated[str, typer.Option(metavar="A,B,...", help="Of shifts, 1-5.")] = "1,3,5",
-    draws: Annotated[int, typer.Option(min=1, help="Posterior draws that are attacked.")] = 4,
+    draws: Annotated[
+        int | None,
+        typer.Option(min=1, help="Posterior draws that are attacked.  [default: the run's]"),
+    ] = None,
 ) -> None:
     """Accuracy against eps and severity, and the gates that say whether to believe it."""
     from penumbra.assess.robustness import Asked, examine

@@ -226,6 +226,9 @@ class Evaluate(Section):
     bins: int = Field(15, ge=2)
     attack_eps: tuple[float, ...] = Field((1 / 255, 4 / 255), description="display-range units")
     attack_steps: int = Field(10, ge=1)
+    attack_draws: int = Field(
+        8, ge=1, description="posterior draws behind an attacked prediction and its gradient"
+    )
     attack_cases: int = Field(8, ge=0, description="test cases attacked and shifted; 0: none")
     severities: tuple[int, ...] = (1, 3, 5)
     bootstrap: int = Field(2000, ge=100)
@@ -233,7 +236,7 @@ class Evaluate(Section):
 
     @property
     def fixed_draws(self) -> int:
-        """Draws where their number cannot adapt: attacks and explanations."""
+        """Draws where their number cannot adapt: explanations, export."""
         return self.draws if isinstance(self.draws, int) else 8
 
 

@@ -42,8 +42,9 @@ class Ladder:
         restarts: starts of PGD and of the transfer attack; the first is the image itself.
         samples: calls behind each gradient (expectation over transformation), for a predict
             function that draws anew on every call; a bank of fixed draws needs one.
-        chunk: images attacked at once. On a CPU a few are fastest, whose features stay in its
-            cache; a GPU wants more.
+        chunk_voxels: of the images attacked at once, but always one image: 16 slices of 64 x 64.
+            More of them at once make feature maps so large that they are mapped anew for every
+            step; fewer leave a small network waiting for its calls.
     """
 
     methods: tuple[Method, ...] = ("noise", "fgsm", "pgd", "pgd-balanced", "apgd")
@@ -51,7 +52,16 @@ class Ladder:
     steps: int = 10
     restarts: int = 1
     samples: int = 1
-    chunk: int = 4
+    chunk_voxels: int = 2**16
+
+    def at_once(self, image: Tensor) -> int:
+        """How many images of this size are attacked at once.
+
+        Example:
+            >>> Ladder().at_once(torch.zeros(100, 3, 128, 128))
+            4
+        """
+        return max(1, self.chunk_voxels // image[0, 0].numel())
 
 
 def climb(

@@ -202,7 +202,7 @@ def _attacks(
     answers: Answers = []
     for eps in plan.eps:
         parts: dict[str, list[Tensor]] = {}
-        for image, labels, valid in case.chunks(plan.ladder.chunk):
+        for image, labels, valid in case.chunks(plan.ladder.at_once(case.image)):
             around = ball(image, eps=eps, norm=plan.ladder.norm, valid=valid)
             made = climb(
                 draws, around, labels, ladder=plan.ladder, surrogate=surrogate, generator=chance
@@ -219,7 +219,7 @@ def _named(cell: Shift) -> Condition:
 
 def _predicted(draws: Draws, image: Tensor, plan: Plan) -> Tensor:
     with torch.no_grad():
-        return torch.cat([draws(part) for part in image.split(plan.ladder.chunk)], 1)
+        return torch.cat([draws(part) for part in image.split(plan.ladder.at_once(image))], 1)
 
 
 def _gates(
