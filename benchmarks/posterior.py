@@ -27,6 +27,7 @@ from penumbra.bayes.bank import Encoded, WeightBank
 from penumbra.bayes.layer import pinned
 from penumbra.bayes.propagate import Propagation
 from penumbra.bayes.stream import window_maps
+from penumbra.memory import keep_freed
 from penumbra.model import Network
 from penumbra.types import Output
 
@@ -238,6 +239,7 @@ def main() -> None:
     parser.add_argument("--convs", type=int, nargs="+", default=[2, 1], help="per decoder level")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed()  # as every prediction does; all candidates gain
     if arguments.peers:
         others.find(arguments.peers)
     for convs in arguments.convs:

@@ -54,6 +54,7 @@ STUDY: dict[str, object] = {
 VARIANTS: dict[str, dict[str, object]] = {
     "": {},
     "long": {"pretrain.steps": 400},
+    "longer": {"pretrain.steps": 1600},
     "batch": {"pretrain.steps": 100, "pretrain.batch": 64},
     "warm": {"pretrain.steps": 400, "pretrain.temperature": 0.5},
     "dense": {"pretrain.steps": 400, "pretrain.dense": 1.0, "pretrain.restoration": 1.0},

@@ -46,7 +46,7 @@ class Level(nn.Module):
         self, coarse: Float[Tensor, "b coarse *half"], skip_part: Float[Tensor, "b c *space"]
     ) -> Float[Tensor, "b c *space"]:
         up = crop(self.up(coarse), skip_part.shape[2:])  # odd sizes: the encoder rounded up
-        stream = self.act(self.norm(up + skip_part))
+        stream = self.act(self.norm(up.add_(skip_part)))  # nobody else's, and no gradient needs it
         for block in self.more:
             stream = block(stream)
         return stream
