@@ -5,6 +5,7 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -52,11 +53,12 @@ def read(root: Path, modality: Modality) -> Cohort:
 
     Sub-regions give the classes core, oedema and enhancing with regions WT, TC, ET; when no file
     of the cohort holds more than 0 and 1 there is one class ``tumour`` (region WT).
+    Two subjects of one name (2015 has a pat0001 of either grade) are told apart by their folder.
 
     Raises:
         DataError: no subject folders, or two files for one sequence.
     """
-    files = dict(sorted(_subjects(root)))
+    files = _by_name(list(_subjects(root)))
     if not files:
         raise DataError(
             f"{root}: no BraTS subjects; expected <subject>/<subject>_flair.nii.gz and siblings"
@@ -70,7 +72,6 @@ def read(root: Path, modality: Modality) -> Cohort:
             protocol="+".join(c for c in CHANNELS if c in found),  # sites acquire their own set
         )
         for name, found in files.items()
-        if any(c in found for c in CHANNELS)
     )
     channels = tuple(c for c in CHANNELS if any(c in case.images for case in cases))
     return Cohort(root.name, _task(cases, channels, modality), cases)
@@ -92,8 +93,17 @@ def sequence_of(path: Path) -> str | None:
     return _WORDS.get(ending[1].lower()) if ending else None
 
 
-def _subjects(root: Path) -> Iterable[tuple[str, dict[str, Path]]]:
-    """Subject folders at most three levels down (HGG/subject/VSD..., or subject)."""
+def _by_name(subjects: list[tuple[Path, dict[str, Path]]]) -> dict[str, dict[str, Path]]:
+    count = Counter(folder.name for folder, _ in subjects)
+    named = (
+        (f.name if count[f.name] == 1 else f"{f.parent.name}_{f.name}", found)
+        for f, found in subjects
+    )
+    return dict(sorted(named))
+
+
+def _subjects(root: Path) -> Iterable[tuple[Path, dict[str, Path]]]:
+    """Subject folders and their files, at most three levels down (HGG/subject/VSD..., subject)."""
     for folder in sorted(p for p in root.glob("*") if p.is_dir()):
         found: dict[str, Path] = {}
         own = [f for f in folder.iterdir() if f.is_file()]
@@ -108,15 +118,9 @@ def _subjects(root: Path) -> Iterable[tuple[str, dict[str, Path]]]:
                 )
             found[sequence] = file
         if any(c in found for c in CHANNELS):
-            yield folder.name, found
-        elif not found and folder.name not in {"imagesTr", "labelsTr", "imagesTs"}:
-            yield from _grades(folder)
-
-
-def _grades(folder: Path) -> Iterable[tuple[str, dict[str, Path]]]:
-    """HGG and LGG, and nothing deeper."""
-    if folder.name.upper() in {"HGG", "LGG"}:
-        yield from _subjects(folder)
+            yield folder, found
+        elif folder.name.upper() in {"HGG", "LGG"}:
+            yield from _subjects(folder)
 
 
 def _task(cases: tuple[Case, ...], channels: tuple[str, ...], modality: Modality) -> Task:
