@@ -161,6 +161,15 @@ def test_a_full_disk_is_no_unreadable_case(
         stores.build(cohort, Data(on_error="skip"), tmp_path)
 
 
+def test_masks_that_change_places_change_the_key(cohort: Cohort) -> None:
+    case = cohort.cases[0]
+    one, other = case.images["t1"], case.images["flair"]
+    first = replace(case, masks={"a": one, "b": other})
+    second = replace(case, masks={"b": one, "a": other})
+    keys = {stores.key_of(c, cohort.task, Data()) for c in (first, second)}
+    assert len(keys) == 2
+
+
 def test_findings_and_parts_come_from_the_cohort_not_from_the_disk(
     chexpert: Path, tmp_path: Path
 ) -> None:

@@ -137,7 +137,7 @@ def key_of(case: Case, task: Task, settings: Data) -> str:
         "format": FORMAT,
         "id": case.id,
         "images": sorted(case.images),
-        "masks": sorted(case.masks),
+        "masks": list(case.masks),  # as their files are listed
         "files": [None if p is None else fingerprint(p) for p in paths],
         "task": [task.modality, task.channels, task.classes, sorted(task.label_values.items())],
         "findings": task.findings,
