@@ -15,7 +15,6 @@ from penumbra.errors import DataError
 from penumbra.files import write_text
 from penumbra.types import Cohort, Part
 
-
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
