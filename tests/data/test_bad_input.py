@@ -64,6 +64,13 @@ def test_probabilities_as_labels(brats: Path, write_nifti, head) -> None:
         read_cohort(brats, modality="mri")
 
 
+def test_probabilities_as_labels_of_a_film(tmp_path: Path) -> None:
+    path = tmp_path / "soft.tif"
+    Image.fromarray(np.full((4, 4), 0.7, np.float32)).save(path)
+    with pytest.raises(DataError, match=r"soft\.tif: label value 0\.[67].* is not a whole number"):
+        load_volume(path, label=True)
+
+
 def test_an_image_of_nothing_but_nan(brats: Path, write_nifti) -> None:
     nan = np.full((24, 20, 6), np.nan, dtype=np.float32)
     write_nifti(brats / CASE / f"{CASE}_t1.nii.gz", nan)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from penumbra.config import Data
 from penumbra.data.geometry import (
@@ -165,6 +166,13 @@ def test_restoring_after_resampling_keeps_shape_and_most_labels(
     assert back.shape == labels.shape
     dice = 2 * ((back == 1) & (labels == 1)).sum() / ((back == 1).sum() + (labels == 1).sum())
     assert dice > 0.85
+
+
+def test_a_label_picture_with_a_palette_keeps_its_class_numbers(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8)).convert("P")
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.save(tmp_path / "labels.png")
+    assert load_volume(tmp_path / "labels.png", label=True).array.tolist() == [[0, 1], [2, 2]]
 
 
 def test_a_4d_file_gives_the_asked_channel(tmp_path: Path, write_nifti) -> None:

@@ -5,7 +5,7 @@ brought back to the scan's own shape and affine.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy import sparse
 
 from penumbra.data import dicom, medmnist, metaimage, nifti, radiograph
 from penumbra.data.body import bounding_box
-from penumbra.data.volume import Volume, from_ras, spacing_of
+from penumbra.data.volume import Volume, as_labels, from_ras, spacing_of
 from penumbra.errors import DataError
 
 Box = tuple[tuple[int, int], ...]
@@ -74,7 +74,8 @@ def load_volume(path: Path, *, frame: int | None = None, label: bool = False) ->
     if name.endswith(radiograph.SUFFIXES):
         return radiograph.read(path, label=label)
     if path.is_dir() or name.endswith((".zip", ".dcm", ".dicom")) or dicom.is_dicom(path):
-        return dicom.read(path)
+        volume = dicom.read(path)
+        return replace(volume, array=as_labels(volume.array, path)) if label else volume
     raise DataError(
         f"{path}: unknown kind of file; NIfTI (.nii, .nii.gz), MetaImage (.mha), "
         "DICOM (folder, .zip, .dcm) and PNG/JPEG are read"

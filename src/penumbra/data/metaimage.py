@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penumbra.data.nifti import as_labels
-from penumbra.data.volume import Volume, in_ras, refuse_size
+from penumbra.data.volume import Volume, as_labels, in_ras, refuse_size
 from penumbra.errors import DataError
 
 _TYPES = {

@@ -8,7 +8,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from penumbra.data.volume import Volume, in_ras, refuse_size
+from penumbra.data.volume import Volume, as_labels, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -113,22 +113,3 @@ def _voxels(image: nib.Nifti1Image, path: Path, frame: int | None, label: bool) 
     if label:
         return as_labels(array, path)
     return np.asarray(array, dtype=np.float32)
-
-
-def as_labels(array: np.ndarray, path: Path) -> np.ndarray:
-    """Label values as integers.
-
-    Raises:
-        DataError: a value is not a whole number.
-    """
-    if np.issubdtype(array.dtype, np.integer):
-        return array
-    rounded = np.rint(array)
-    wrong = ~(np.abs(array) < 2**31) | (rounded != array)
-    if wrong.any():
-        bad = array[wrong].flat[0]
-        raise DataError(
-            f"{path}: label value {bad} is not a whole number; "
-            "write class ids, not probabilities, into a segmentation"
-        )
-    return rounded.astype(np.int32)

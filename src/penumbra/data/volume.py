@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Integer, Shaped
 
 from penumbra.errors import DataError
 
@@ -20,7 +20,7 @@ class Volume:
     Attributes:
         array: voxels [x, y, z] toward right, anterior, superior; [rows, columns] for a radiograph.
             float32 for images; a label file keeps an integer type.
-        affine: voxel index -> mm in RAS+; identity for a radiograph without pixel spacing.
+        affine: voxel index -> mm in RAS+; assumed for a radiograph without pixel spacing.
         file_shape, file_affine: the grid as the file stores it, before reorientation.
         full_scale: the largest value that the detector or format can hold, where that is known.
         tags: what the header says about the acquisition, for DICOM.
@@ -79,6 +79,25 @@ def from_ras(
     ras = np.array([[0, 1], [1, 1], [2, 1]])
     turn = nib.orientations.ornt_transform(ras, nib.orientations.io_orientation(file_affine))
     return nib.orientations.apply_orientation(array, turn)
+
+
+def as_labels(array: Shaped[np.ndarray, "*space"], path: Path) -> Integer[np.ndarray, "*space"]:
+    """Label values as integers.
+
+    Raises:
+        DataError: a value is not a whole number.
+    """
+    if np.issubdtype(array.dtype, np.integer):
+        return array
+    rounded = np.rint(array)
+    wrong = ~(np.abs(array) < 2**31) | (rounded != array)
+    if wrong.any():
+        bad = array[wrong].flat[0]
+        raise DataError(
+            f"{path}: label value {bad} is not a whole number; "
+            "write class ids, not probabilities, into a segmentation"
+        )
+    return rounded.astype(np.int32)
 
 
 def refuse_size(shape: tuple[int, ...], path: Path) -> None:
