@@ -97,19 +97,19 @@ def _open(path: Path) -> nib.Nifti1Image:
 
 
 def _voxels(image: nib.Nifti1Image, path: Path, frame: int | None, label: bool) -> np.ndarray:
+    frames = image.shape[3] if len(image.shape) == 4 else 1
+    if frame is None and frames > 1:
+        raise DataError(
+            f"{path}: holds {frames} volumes where one is expected; split it, or name its "
+            "channels in dataset.json"
+        )
+    if (frame or 0) >= frames:
+        raise DataError(
+            f"{path}: holds {frames} channel(s), and channel {frame} was asked for; give every "
+            "channel a file of its own, or one 4-D file to all"
+        )
     proxy = image.dataobj
-    if len(image.shape) == 4:
-        frames = image.shape[3]
-        if frame is None and frames > 1:
-            raise DataError(
-                f"{path}: holds {frames} volumes where one is expected; split it, or name its "
-                "channels in dataset.json"
-            )
-        if (frame or 0) >= frames:
-            raise DataError(f"{path}: has {frames} channels; channel {frame} was asked for")
-        array = np.asarray(proxy[..., frame or 0])
-    else:
-        array = np.asarray(proxy)
+    array = np.asarray(proxy[..., frame or 0] if len(image.shape) == 4 else proxy)
     if label:
         return as_labels(array, path)
     return np.asarray(array, dtype=np.float32)
