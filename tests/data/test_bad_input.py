@@ -202,6 +202,15 @@ def test_a_png_cut_in_the_middle(tmp_path: Path) -> None:
         load_volume(path)
 
 
+def test_a_label_table_that_is_a_list(tmp_path: Path, write_nifti, head) -> None:
+    image, labels = head()
+    write_nifti(tmp_path / "imagesTr" / "img1.nii.gz", image)
+    write_nifti(tmp_path / "labelsTr" / "label1.nii.gz", labels)
+    (tmp_path / "labels.json").write_text('["background", "liver"]')
+    with pytest.raises(DataError, match=r"labels\.json: labels must map values to names"):
+        read_cohort(tmp_path, modality="ct", format="multiatlas")
+
+
 def test_an_unknown_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "scan.xyz").write_text("?")
     with pytest.raises(DataError, match=r"scan\.xyz: unknown kind of file; NIfTI"):

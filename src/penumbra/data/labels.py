@@ -21,7 +21,8 @@ def names_of(root: Path, segmentations: Iterable[Path]) -> dict[int, str]:
         description = root / file
         if description.is_file():
             tree = tables.read_json(description)
-            given = tree.get("labels", tree if file == "labels.json" else None)
+            table = tree if isinstance(tree, dict) else {"labels": tree}
+            given = table.get("labels", table if file == "labels.json" else None)
             if given:
                 return from_msd(given, description)
     values = {0}
