@@ -82,6 +82,13 @@ def test_an_empty_image(brats: Path, write_nifti) -> None:
     refused(brats, rf"{CASE}_t1\.nii\.gz: every voxel is 0, the image is empty")
 
 
+def test_an_image_with_nothing_but_a_mark_beside_the_body(brats: Path, write_nifti, head) -> None:
+    mark = np.zeros(head()[0].shape, np.int16)
+    mark[0, 0, 0] = 500
+    write_nifti(brats / CASE / f"{CASE}_t1.nii.gz", mark)
+    refused(brats, rf"{CASE}_t1\.nii\.gz: every voxel is 0, the image is empty")
+
+
 def test_some_nan_is_repaired_and_told(brats: Path, write_nifti, head) -> None:
     image = head()[0].astype(np.float32)
     image[3, 3, 3] = np.nan

@@ -68,12 +68,21 @@ def finite(
     if not finite.all():
         notes.append(f"{path.name}: {int((~finite).sum())} NaN or infinite voxels set to minimum")
         array = np.where(finite, array, array[finite].min())
+    refuse_flat(array, path)
+    return array
+
+
+def refuse_flat(array: Float[np.ndarray, "*space"], path: Path) -> None:
+    """Refuse an image, or the part of it that shows the body, in which nothing is to be seen.
+
+    Raises:
+        DataError: all voxels are equal.
+    """
     if array.min() == array.max():
         raise DataError(
             f"{path}: every voxel is {array.flat[0]:g}, the image is empty; "
             "export it again or remove the case"
         )
-    return array
 
 
 def read_labels(case: Case, task: Task, reference: Volume) -> Integer[np.ndarray, "*space"] | None:
