@@ -50,6 +50,8 @@ def _parse(path: Path) -> tuple[np.ndarray, np.ndarray]:
         refuse_size(shape, path)
         if len(shape) != 3:
             raise ValueError(f"{len(shape)} axes where 3 are expected")
+        if fields.get("ElementNumberOfChannels", "1") != "1":
+            raise ValueError("voxels hold several numbers where one is expected")
         order = ">" if fields.get("BinaryDataByteOrderMSB", "False").lower() == "true" else "<"
         dtype = np.dtype(order + _TYPES[fields["ElementType"]])
         size = int(np.prod(shape)) * dtype.itemsize
