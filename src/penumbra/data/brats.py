@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penumbra.data.geometry import load_volume
+from penumbra.data.geometry import load_volume, stem
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Task
 
@@ -84,12 +84,11 @@ def sequence_of(path: Path) -> str | None:
         >>> sequence_of(Path("BraTS-GLI-00000-000-t2f.nii.gz"))
         'flair'
     """
-    stem = _stem(path)
-    if stem is None:
+    if not path.name.lower().endswith(_SUFFIXES):
         return None
-    if vsd := _VSD.search(stem):
+    if vsd := _VSD.search(stem(path)):
         return "seg" if vsd[2] else _WORDS[vsd[1].lower()]
-    ending = _ENDING.search(stem)
+    ending = _ENDING.search(stem(path))
     return _WORDS.get(ending[1].lower()) if ending else None
 
 
@@ -129,15 +128,10 @@ def _task(cases: tuple[Case, ...], channels: tuple[str, ...], modality: Modality
         return Task(modality, channels)
     if not any(_has_sub_regions(path) for path in labelled):
         return Task(modality, channels, ("background", "tumour"), {0: 0, 1: 1}, {"WT": (1,)})
-    style_2023 = all(_STYLE_2023.search(_stem(path) or "") for path in labelled)
+    style_2023 = all(_STYLE_2023.search(stem(path)) for path in labelled)
     values = VALUES_2023 if style_2023 else VALUES_TO_2021
     return Task(modality, channels, CLASSES, values, REGIONS)
 
 
 def _has_sub_regions(path: Path) -> bool:
     return bool(np.max(load_volume(path, label=True).array) > 1)
-
-
-def _stem(path: Path) -> str | None:
-    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
-    return path.name[: -len(suffix)] if suffix else None

@@ -19,6 +19,7 @@ from penumbra.data.slices import place_slices
 from penumbra.data.volume import Volume, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
 
+SUFFIXES = (".dcm", ".dicom", ".zip")
 RADIOGRAPHY = {"CR", "DX", "RG", "MG", "RF", "XA", "PX", "IO"}
 NOT_IMAGES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "OT", "DOC"}
 MAX_FILES = 20_000

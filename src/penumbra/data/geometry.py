@@ -17,6 +17,9 @@ from penumbra.data.body import bounding_box
 from penumbra.data.volume import Volume, as_labels, from_ras, spacing_of
 from penumbra.errors import DataError
 
+SUFFIXES = (*nifti.SUFFIXES, *metaimage.SUFFIXES, *radiograph.SUFFIXES, *dicom.SUFFIXES)
+"""Of the files that ``load_volume`` reads; a series may also be a folder, or have no suffix."""
+
 Box = tuple[tuple[int, int], ...]
 """Start and stop along each axis."""
 
@@ -69,17 +72,28 @@ def load_volume(path: Path, *, frame: int | None = None, label: bool = False) ->
         raise DataError(f"{path}: no such file or folder; check the path")
     if name.endswith(nifti.SUFFIXES):
         return nifti.read(path, frame=frame, label=label)
-    if name.endswith((".mha", ".mhd")):
+    if name.endswith(metaimage.SUFFIXES):
         return metaimage.read(path, label=label)
     if name.endswith(radiograph.SUFFIXES):
         return radiograph.read(path, label=label)
-    if path.is_dir() or name.endswith((".zip", ".dcm", ".dicom")) or dicom.is_dicom(path):
+    if path.is_dir() or name.endswith(dicom.SUFFIXES) or dicom.is_dicom(path):
         volume = dicom.read(path)
         return replace(volume, array=as_labels(volume.array, path)) if label else volume
     raise DataError(
         f"{path}: unknown kind of file; NIfTI (.nii, .nii.gz), MetaImage (.mha), "
         "DICOM (folder, .zip, .dcm) and PNG/JPEG are read"
     )
+
+
+def stem(path: Path) -> str:
+    """A file's name without the suffix of its format, in whatever capitals.
+
+    Example:
+        >>> stem(Path("scans/BraTS2021_00000_t1.NII.GZ"))
+        'BraTS2021_00000_t1'
+    """
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]
 
 
 def same_grid(a: Volume, b: Volume) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from penumbra.data.volume import Volume, as_labels, in_ras, refuse_size
 from penumbra.errors import DataError
 
+SUFFIXES = (".mha", ".mhd")
 _TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",

@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 
 from penumbra.data import labels as label_tables
 from penumbra.data import nifti, tables
-from penumbra.data.geometry import load_volume, same_grid
+from penumbra.data.geometry import load_volume, same_grid, stem
 from penumbra.data.volume import Volume, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
 from penumbra.types import Task
@@ -207,7 +207,7 @@ def _class_files(folder: Path, label: Volume, task: Task | None) -> Float[np.nda
             f"{folder}: one file per class needs the values of the classes; put a dataset.json "
             '{"labels": {"background": 0, "liver": 1}} beside the predictions'
         )
-    found = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in folder.glob("*.nii*")}
+    found = {stem(p): p for p in folder.glob("*.nii*")}
     plain = {_plain(name): path for name, path in found.items()}
     missing = [name for name in task.classes[1:] if _plain(name) not in plain]
     if missing:
