@@ -1,5 +1,6 @@
 """What a prediction folder holds, when writing or reading it goes wrong."""
 
+import json
 from pathlib import Path
 
 import nibabel
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from penumbra.data.geometry import Geometry
-from penumbra.errors import WriteError
+from penumbra.errors import DataError, WriteError
 from penumbra.inference.files import write_map
+from penumbra.inference.records import SCHEMA, read_summaries
 
 
 def test_a_map_that_does_not_fit_on_the_disk_leaves_nothing(
@@ -24,3 +26,11 @@ def test_a_map_that_does_not_fit_on_the_disk_leaves_nothing(
     with pytest.raises(WriteError, match="No space left"):
         write_map(tmp_path, "map", np.zeros((2, 3, 4), np.float32), placed)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("decision", [{}, {"need_of_review": "much"}, None])
+def test_a_summary_without_its_decision_is_named(tmp_path: Path, decision: object) -> None:
+    record = {"schema": SCHEMA, "case": "a", "decision": decision}
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"a\.json: not readable .*predict the case again"):
+        read_summaries(tmp_path)
