@@ -40,10 +40,10 @@ class Samples:
         """Keep the slice with most to see: the largest reference, prediction or attention."""
         predicted = None if maps.voxels is None else label_map(maps.voxels.probability.numpy())
         reference = None if case.segmentation is None else np.asarray(case.segmentation)
-        candidates = [reference, predicted, maps.attention[0].numpy()]
-        seen = (a for a in candidates if a is not None and (a > 0).any())
+        labelled = [a > 0 for a in (reference, predicted) if a is not None]
+        seen = (a for a in (*labelled, maps.attention[0].numpy()) if a.any())
         shown = next(seen, np.asarray(case.image)[0])
-        at = int(np.argmax((shown > 0.5).sum((0, 1)))) if shown.ndim == 3 else None
+        at = int(shown.sum((0, 1), dtype=np.float64).argmax()) if shown.ndim == 3 else None
 
         def cut(array: np.ndarray) -> np.ndarray:
             return axial(array, at)
