@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,15 @@ def test_validation_scores_with_the_mean_over_regions(model: Trained, store: Sto
     assert set(scores) == {"dice", "score", "constant"}
     assert 0 <= scores["score"] <= 1
     assert torch.is_grad_enabled()
+
+
+def test_validation_cases_without_a_structure_score_nothing_instead_of_nan(
+    model: Trained, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["penumbra.assess.validate"], "dice", lambda *_: float("nan"))
+    scores = assess.validate(model.network, store, list(store.indices("val")), model.config)
+    assert scores["score"] == 0.0
+    assert "dice" not in scores
 
 
 def test_the_width_is_that_with_the_least_likelihood_loss_and_never_none(
