@@ -8,7 +8,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from penumbra.data.volume import Volume, as_labels, in_ras, refuse_size
+from penumbra.data.volume import Volume, as_labels, by, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -88,7 +88,7 @@ def _open(path: Path) -> nib.Nifti1Image:
     claimed = int(np.prod(shape, dtype=np.int64)) * image.get_data_dtype().itemsize
     if claimed > path.stat().st_size * ratio:
         raise DataError(
-            f"{path}: the header claims {'x'.join(map(str, shape))} voxels, more than its "
+            f"{path}: the header claims {by(shape)} voxels, more than its "
             f"{path.stat().st_size} bytes can hold; the file is truncated, copy it again"
         )
     if len(shape) not in (3, 4):

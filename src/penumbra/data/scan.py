@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Integer
 
 from penumbra.data import masks
 from penumbra.data.geometry import load_volume, same_grid
-from penumbra.data.volume import Volume
+from penumbra.data.volume import Volume, by
 from penumbra.errors import DataError
 from penumbra.types import Case, Task
 
@@ -44,7 +44,7 @@ def refuse_other_grid(a: Volume, b: Volume, first: Path, second: Path) -> None:
     """
     if a.array.shape != b.array.shape:
         raise DataError(
-            f"{second}: shape {_x(b.file_shape)} differs from {_x(a.file_shape)} of {first.name}; "
+            f"{second}: shape {by(b.file_shape)} differs from {by(a.file_shape)} of {first.name}; "
             "resample both to one grid"
         )
     if not same_grid(a, b):
@@ -134,7 +134,3 @@ def read_regions(
     if case.roi is not None:
         regions[0] = masks.read_mask(case, masks.ROI, case.roi, shape)
     return {index: mask for index, mask in regions.items() if mask.any()}
-
-
-def _x(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -1,5 +1,6 @@
 """One image as read from a file: voxels in RAS+ order (or rows and columns) and where they lie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,16 @@ def from_ras(
     return nib.orientations.apply_orientation(array, turn)
 
 
+def by(shape: Sequence[int]) -> str:
+    """Sizes as a reader writes them.
+
+    Example:
+        >>> by((240, 240, 155))
+        '240x240x155'
+    """
+    return "x".join(map(str, shape))
+
+
 def as_labels(array: Shaped[np.ndarray, "*space"], path: Path) -> Integer[np.ndarray, "*space"]:
     """Label values as integers.
 
@@ -111,7 +122,7 @@ def refuse_size(shape: tuple[int, ...], path: Path) -> None:
         voxels *= int(size)
     if not shape or min(shape) < 1 or voxels > MAX_VOXELS:
         raise DataError(
-            f"{path}: the header claims a size of {'x'.join(map(str, shape))}, which is "
+            f"{path}: the header claims a size of {by(shape)}, which is "
             f"{'empty' if voxels < 1 else f'more than {MAX_VOXELS} voxels'}; "
             "the file is damaged or not an image of one scan"
         )

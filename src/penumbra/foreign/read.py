@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from penumbra.data import labels as label_tables
 from penumbra.data import nifti, tables
 from penumbra.data.geometry import load_volume, same_grid, stem
-from penumbra.data.volume import Volume, in_ras, refuse_size
+from penumbra.data.volume import Volume, by, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
 from penumbra.types import Task
 
@@ -163,7 +163,7 @@ def _npz(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
     maps = array.transpose(0, 3, 2, 1)
     if maps.shape[1:] != label.file_shape:
         raise DataError(
-            f"{path}: shape {_x(maps.shape[1:])} (x, y, z) differs from {_x(label.file_shape)} of "
+            f"{path}: shape {by(maps.shape[1:])} (x, y, z) differs from {by(label.file_shape)} of "
             "its label; nnU-Net 1 crops its softmax, export it at the image's full size"
         )
     return np.stack([in_ras(m, label.file_affine, path).array for m in maps]).astype(np.float32)
@@ -185,7 +185,7 @@ def _refuse_burst(path: Path) -> None:
                 raise ValueError("it holds pickled objects")
             refuse_size(shape[-3:], path)
             if len(shape) > 4 or (len(shape) == 4 and shape[0] > MOST_CLASSES):
-                raise ValueError(f"it claims the shape {_x(shape)}")
+                raise ValueError(f"it claims the shape {by(shape)}")
             if int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > member.file_size:
                 raise ValueError("it is shorter than its header claims")
 
@@ -228,7 +228,7 @@ def _plain(name: str) -> str:
 def _refuse_other_grid(volume: Volume, label: Volume, path: Path) -> None:
     if volume.array.shape != label.array.shape:
         raise DataError(
-            f"{path}: shape {_x(volume.array.shape)} differs from {_x(label.array.shape)} of its "
+            f"{path}: shape {by(volume.array.shape)} differs from {by(label.array.shape)} of its "
             "label; export the probabilities on the image's own grid"
         )
     if not same_grid(volume, label):
@@ -265,7 +265,3 @@ def _as_probabilities(
             "each other (softmax), overlapping sigmoid maps cannot be judged as one segmentation"
         )
     return maps / total
-
-
-def _x(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
