@@ -13,7 +13,7 @@ from penumbra.data import labels, tables
 from penumbra.data.acquisition import protocol_of
 from penumbra.data.geometry import stem
 from penumbra.errors import DataError
-from penumbra.types import Case, Cohort, Modality, Part, Task
+from penumbra.types import Case, Cohort, Modality, Part
 
 _CHANNEL_FILE = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _ENDINGS = (".nii.gz", ".nii", ".mha", ".png", ".tif")
@@ -48,9 +48,8 @@ def read(root: Path, modality: Modality) -> Cohort:
     cases = [
         replace(c, protocol=protocol_of(next(iter(c.images.values())), modality)) for c in cases
     ]
-    return Cohort(
-        str(tree.get("name") or root.name), _task(tree, file, channels, modality), tuple(cases)
-    )
+    task = labels.described_task(modality, channels, tree, file)
+    return Cohort(str(tree.get("name") or root.name), task, tuple(cases))
 
 
 def _channels(tree: dict[str, Any], file: Path, modality: Modality) -> tuple[str, ...]:
@@ -62,15 +61,6 @@ def _channels(tree: dict[str, Any], file: Path, modality: Modality) -> tuple[str
     if len(set(channels)) < len(channels):
         return tuple(f"{name} {k}" for k, name in enumerate(channels))
     return channels
-
-
-def _task(tree: dict[str, Any], file: Path, channels: tuple[str, ...], modality: Modality) -> Task:
-    given = tree.get("labels")
-    if not isinstance(given, dict) or not given:
-        raise DataError(f"{file}: no 'labels'; expected names and values of the structures")
-    if all(str(key).lstrip("-").isdigit() for key in given):
-        return labels.organ_task(modality, channels, labels.from_msd(given, file))
-    return labels.nnunet_task(modality, channels, given, file)
 
 
 def _from_list(

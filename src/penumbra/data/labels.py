@@ -31,6 +31,22 @@ def names_of(root: Path, segmentations: Iterable[Path]) -> dict[int, str]:
     return {v: "background" if v == 0 else f"label {v}" for v in sorted(values)}
 
 
+def described_task(
+    modality: Modality, channels: tuple[str, ...], tree: object, source: Path
+) -> Task:
+    """The task of a dataset.json, in the Decathlon's or in nnU-Net's way of naming labels.
+
+    Raises:
+        DataError: it does not name labels.
+    """
+    given = tree.get("labels") if isinstance(tree, dict) else None
+    if not isinstance(given, dict) or not given:
+        raise DataError(f"{source}: no 'labels'; expected names and values of the structures")
+    if all(str(key).lstrip("-").isdigit() for key in given):
+        return organ_task(modality, channels, from_msd(given, source))
+    return nnunet_task(modality, channels, given, source)
+
+
 def from_msd(given: object, source: Path) -> dict[int, str]:
     """``{"0": "background", "1": "liver"}`` of the Medical Segmentation Decathlon.
 

@@ -95,13 +95,22 @@ def read_labels(case: Case, task: Task, reference: Volume) -> Integer[np.ndarray
     if case.segmentation is None or not task.classes:
         return None
     volume = load_volume(case.segmentation, label=True)
-    labels = np.asarray(volume.array)
     refuse_other_grid(reference, volume, next(iter(case.images.values())), case.segmentation)
-    values = np.unique(labels)
-    unknown = [int(v) for v in values if int(v) not in task.label_values]
+    return class_indices(volume.array, task, case.segmentation)
+
+
+def class_indices(
+    labels: Integer[np.ndarray, "*space"], task: Task, path: Path
+) -> Integer[np.ndarray, "*space"]:
+    """Label values as class indices, -1 where ignored, in the smallest type that holds them.
+
+    Raises:
+        DataError: a value that the task does not know.
+    """
+    unknown = [int(v) for v in np.unique(labels) if int(v) not in task.label_values]
     if unknown:
         raise DataError(
-            f"{case.segmentation}: label value {unknown[0]} is out of range; the task knows "
+            f"{path}: label value {unknown[0]} is out of range; the task knows "
             f"{', '.join(map(str, sorted(task.label_values)))}; correct the file or the label table"
         )
     known = np.array(sorted(task.label_values))

@@ -15,6 +15,7 @@ from penumbra import progress
 from penumbra.assess.calibrate import POOR_DICE, sample_voxels
 from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.bayes.temperature import apply_temperature, fit_temperature
+from penumbra.data.scan import class_indices
 from penumbra.errors import DataError
 from penumbra.evaluate.expected import ExpectedScore, fit_expected, from_record
 from penumbra.evaluate.overlap import confusion, dice, label_map
@@ -39,7 +40,6 @@ from penumbra.files import write_text
 from penumbra.foreign.parts import PARTS, draw_parts
 from penumbra.foreign.read import (
     ForeignCase,
-    class_indices,
     find_cases,
     read_case,
     read_task,
@@ -182,7 +182,7 @@ def _read_all(
                     f"{len(classes)}; judge one model at a time"
                 )
             classes = found.classes
-            reference = class_indices(label, found, case.label)
+            reference = class_indices(label.array, found, case.label)
             yield _Read(case.id, probability, reference, label.spacing_mm, found)
             advance(case.id)
 
