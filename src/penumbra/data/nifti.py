@@ -1,6 +1,8 @@
 """NIfTI files, read with distrust: sizes against the file before anything is allocated."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -45,15 +47,8 @@ def read(path: Path, *, frame: int | None = None, label: bool = False) -> Volume
         DataError: unreadable, truncated, 4-D without ``frame``, or labels that are not integers.
     """
     image = _open(path)
-    try:
-        # A header's scale may overflow; what is not finite is judged with the image (scan.finite).
-        with np.errstate(invalid="ignore", over="ignore"):
-            array = _voxels(image, path, frame, label)
-    except _BROKEN as error:
-        raise DataError(
-            f"{path}: cannot be read to its end ({first_line(error)}); "
-            "the file is truncated or damaged, copy it again"
-        ) from error
+    with _to_the_end(path):
+        array = _voxels(image, path, frame, label)
     return in_ras(array, image.affine, path)
 
 
@@ -64,13 +59,8 @@ def read_all(path: Path) -> list[Volume]:
         DataError: unreadable or truncated.
     """
     image = _open(path)
-    try:
+    with _to_the_end(path):
         array = np.asarray(image.dataobj, dtype=np.float32)
-    except _BROKEN as error:
-        raise DataError(
-            f"{path}: cannot be read to its end ({first_line(error)}); "
-            "the file is truncated or damaged, copy it again"
-        ) from error
     array = array if array.ndim == 4 else array[..., None]
     return [in_ras(array[..., k], image.affine, path) for k in range(array.shape[3])]
 
@@ -94,6 +84,19 @@ def _open(path: Path) -> nib.Nifti1Image:
     if len(shape) not in (3, 4):
         raise DataError(f"{path}: has {len(shape)} axes; expected one volume of 3 (or 4: channels)")
     return image
+
+
+@contextmanager
+def _to_the_end(path: Path) -> Iterator[None]:
+    try:
+        # A header's scale may overflow; what is not finite is judged with the image (scan.finite).
+        with np.errstate(invalid="ignore", over="ignore"):
+            yield
+    except _BROKEN as error:
+        raise DataError(
+            f"{path}: cannot be read to its end ({first_line(error)}); "
+            "the file is truncated or damaged, copy it again"
+        ) from error
 
 
 def _voxels(image: nib.Nifti1Image, path: Path, frame: int | None, label: bool) -> np.ndarray:
