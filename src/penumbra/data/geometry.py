@@ -14,7 +14,7 @@ from scipy import sparse
 
 from penumbra.data import dicom, medmnist, metaimage, nifti, radiograph
 from penumbra.data.body import bounding_box
-from penumbra.data.volume import Volume, as_labels, from_ras, spacing_of
+from penumbra.data.volume import Volume, apart_mm, as_labels, from_ras, spacing_of
 from penumbra.errors import DataError
 
 SUFFIXES = (*nifti.SUFFIXES, *metaimage.SUFFIXES, *radiograph.SUFFIXES, *dicom.SUFFIXES)
@@ -100,10 +100,7 @@ def same_grid(a: Volume, b: Volume) -> bool:
     """Whether two volumes have one shape and lie within half a voxel of each other everywhere."""
     if a.array.shape != b.array.shape:
         return False
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.array.shape])).reshape(a.array.ndim, -1)
-    offset = (a.affine - b.affine)[:3, : a.array.ndim] @ corners
-    offset += (a.affine - b.affine)[:3, 3:]
-    return bool(np.abs(offset).max() <= 0.5 * min(a.spacing_mm))
+    return apart_mm(a.affine, b.affine, a.array.shape) <= 0.5 * min(a.spacing_mm)
 
 
 def weights_1d(source: int, target: int) -> sparse.csr_array:
@@ -178,9 +175,9 @@ def _resample_in_box(
     mask: Shaped[np.ndarray, "*space"], shape: Sequence[int]
 ) -> tuple[Float[np.ndarray, "*part"], tuple[slice, ...]]:
     """``resample`` of a mask, computed only where it is not zero; and where that is."""
-    window = []
-    part = mask[tuple(slice(low, high) for low, high in bounding_box(mask))].astype(np.float32)
-    for axis, ((low, high), target) in enumerate(zip(bounding_box(mask), shape, strict=True)):
+    window, box = [], bounding_box(mask)
+    part = mask[tuple(slice(low, high) for low, high in box)].astype(np.float32)
+    for axis, ((low, high), target) in enumerate(zip(box, shape, strict=True)):
         weights = weights_1d(mask.shape[axis], target)[:, low:high]
         rows = np.flatnonzero(np.diff(weights.indptr))
         window.append(slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0))

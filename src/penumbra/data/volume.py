@@ -50,6 +50,20 @@ def spacing_of(affine: Float[np.ndarray, "4 4"], dim: int) -> tuple[float, ...]:
     return tuple(float(s) for s in np.linalg.norm(affine[:3, :dim], axis=0))
 
 
+def apart_mm(
+    a: Float[np.ndarray, "4 4"], b: Float[np.ndarray, "4 4"], shape: Sequence[int]
+) -> float:
+    """How far two grids of one shape lie apart along any axis, at the corner where it is most.
+
+    Example:
+        >>> apart_mm(np.eye(4), np.diag([1.0, 1.5, 1.0, 1.0]), (3, 3, 3))
+        1.0
+    """
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(len(shape), -1)
+    offset = (a - b)[:3, : len(shape)] @ corners + (a - b)[:3, 3:]
+    return float(np.abs(offset).max())
+
+
 def in_ras(
     array: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], path: Path
 ) -> Volume:
