@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, UInt8
 
 from penumbra.attend.scale import LEAST, color_range, flat
 from penumbra.augment import to_display
-from penumbra.data.picture import axial
+from penumbra.data.picture import aspect_of, axial, data_url
 from penumbra.data.preprocess import Prepared
 from penumbra.files import write_text
 from penumbra.inference.explain import CAMS, Explanation
 from penumbra.inference.levels import level_name
-from penumbra.inference.overlay import ATTENTION, DOUBT, STEPS, data_url, overlay, swatch
+from penumbra.inference.overlay import ATTENTION, DOUBT, STEPS, overlay, swatch
 from penumbra.inference.page import channel_name, render, shown_channel
 from penumbra.trained import Trained
 
@@ -78,8 +78,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
     first = next(iter(found.maps.values()))[k].numpy()
     at = None if first.ndim == 2 else _telling(first, np.asarray(case.body))
     there = shown_channel(model.task.channels, case)
-    gray, spacing = _display(axial(case.image[there], at), model), case.spacing_mm
-    aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
+    gray, aspect = _display(axial(case.image[there], at), model), aspect_of(case.spacing_mm)
     doubt = axial(over_reference(found)[k], at)
 
     def panel(title: str, picture: UInt8[np.ndarray, "h w 3"], **more: str) -> dict[str, str]:
@@ -122,7 +121,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
         "u_ref": f"{found.u_ref[k]:.2g}",
         "unsure": f"{100 * float((doubt >= STEPS[0]).mean()):.0f}",
         "slice": at,
-        "bar": None if at is None else _bar(gray.shape[1] * spacing[0]),
+        "bar": None if at is None else _bar(gray.shape[1] * case.spacing_mm[0]),
         "panels": panels,
     }
 

@@ -1,7 +1,5 @@
 """One case on one page: the picture, the half-shadow beside it, the figures and the decision."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,7 @@ from skimage.segmentation import find_boundaries
 from penumbra.attend.scale import color_range, flat
 from penumbra.augment import to_display
 from penumbra.config import Config
-from penumbra.data.picture import axial, innermost
+from penumbra.data.picture import aspect_of, axial, data_url, innermost, size_within
 from penumbra.data.preprocess import Prepared
 
 COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
@@ -56,7 +54,8 @@ class Panel:
     @property
     def png(self) -> str:
         """The picture as a data URL."""
-        return _png(self.rgb, self.aspect)
+        size = size_within(self.rgb.shape, self.aspect, SIDE)
+        return data_url(Image.fromarray(self.rgb).resize(size, Image.Resampling.NEAREST))
 
 
 def case_page(
@@ -92,7 +91,7 @@ def panels(
 ) -> list[Panel]:
     """The outlined image, then each map over it."""
     labels, attention = arrays.get("segmentation"), _attention(record, arrays)
-    at, aspect = _slice(labels, attention), _aspect(case)
+    at, aspect = _slice(labels, attention), aspect_of(case.spacing_mm)
     there = shown_channel(record["task"]["channels"], case)
     image = torch.from_numpy(np.array(axial(case.image[there], at), dtype=np.float32))[None, None]
     display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
@@ -154,12 +153,6 @@ def _slice(
     return int(np.argmax(shown.sum((0, 1))))
 
 
-def _aspect(case: Prepared) -> float:
-    """Height of a pixel over its width."""
-    spacing = case.spacing_mm
-    return spacing[1] / spacing[0] if len(spacing) == 3 else spacing[0] / spacing[1]
-
-
 def _outline(rgb: UInt8[np.ndarray, "h w 3"], labels: Integer[np.ndarray, "h w"]) -> None:
     for value in np.unique(labels[labels > 0]):
         color = matplotlib.colors.to_rgb(COLORS[(int(value) - 1) % len(COLORS)])
@@ -191,12 +184,3 @@ def _panel(
     stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
     gradient = ", ".join(matplotlib.colors.to_hex(stop) for stop in stops)
     return Panel(name, rgb, aspect, explained, f"{low:.2g}", f"{high:.2g}", gradient)
-
-
-def _png(rgb: UInt8[np.ndarray, "h w 3"], aspect: float) -> str:
-    height, width = rgb.shape[:2]
-    scale = SIDE / max(height * aspect, width)
-    size = (max(1, round(width * scale)), max(1, round(height * aspect * scale)))
-    file = io.BytesIO()
-    Image.fromarray(rgb).resize(size, Image.Resampling.NEAREST).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

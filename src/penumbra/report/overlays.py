@@ -1,7 +1,5 @@
 """Sample scans with what the model drew over them: contours, and maps on common scales."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +10,7 @@ from PIL import Image
 from skimage.measure import find_contours
 
 from penumbra.attend.scale import color_range, flat
-from penumbra.data.picture import innermost
+from penumbra.data.picture import data_url, innermost
 from penumbra.report.read import Sample
 
 # One perceptually even, color-blind-safe map per meaning.
@@ -167,6 +165,4 @@ def _gray(image: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 def _png(pixels: UInt8[np.ndarray, "..."]) -> str:
     picture = Image.fromarray(pixels)
     picture.thumbnail((MOST_PIXELS, MOST_PIXELS))  # the page stretches it back to its own size
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url(picture)
