@@ -12,20 +12,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
-from penumbra.attend.scale import color_range, flat
+from penumbra.attend.scale import (
+    COLORMAPS,
+    EXPLAINED,
+    STRUCTURES,
+    color_range,
+    flat,
+    gradient,
+)
 from penumbra.augment import to_display
 from penumbra.config import Config
 from penumbra.data.picture import aspect_of, axial, data_url, innermost, size_within
 from penumbra.data.preprocess import Prepared
 
-COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
-EXPLAINED = {
-    "epistemic": "what more training data could settle",
-    "aleatoric": "what the scan itself leaves open",
-    "attention": "where the gates let features through",
-}
-COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
-"""Okabe and Ito 2008, told apart by color-blind readers too; more classes are numbered as well."""
 SIDE = 320
 
 
@@ -71,9 +70,9 @@ def case_page(
     """
     labels, attention = arrays.get("segmentation"), _attention(record, arrays)
     classes = record["task"]["classes"][1:]
-    many = len(classes) > len(COLORS)
+    many = len(classes) > len(STRUCTURES)
     legend = [
-        (f"{k + 1} {name}" if many else name, COLORS[k % len(COLORS)])
+        (f"{k + 1} {name}" if many else name, STRUCTURES[k % len(STRUCTURES)])
         for k, name in enumerate(classes)
     ]
     context = {
@@ -100,7 +99,7 @@ def panels(
     tags: tuple[Tag, ...] = ()
     if labels is not None:
         _outline(outlined, axial(labels, at))
-        if len(record["task"]["classes"]) - 1 > len(COLORS):
+        if len(record["task"]["classes"]) - 1 > len(STRUCTURES):
             tags = _tags(axial(labels, at))
     shown = [Panel("segmentation" if labels is not None else "image", outlined, aspect, tags=tags)]
     for name in COLORMAPS:
@@ -155,7 +154,7 @@ def _slice(
 
 def _outline(rgb: UInt8[np.ndarray, "h w 3"], labels: Integer[np.ndarray, "h w"]) -> None:
     for value in np.unique(labels[labels > 0]):
-        color = matplotlib.colors.to_rgb(COLORS[(int(value) - 1) % len(COLORS)])
+        color = matplotlib.colors.to_rgb(STRUCTURES[(int(value) - 1) % len(STRUCTURES)])
         edge = find_boundaries(labels == value, mode="inner")
         rgb[edge] = np.round(255 * np.array(color)).astype(np.uint8)
 
@@ -181,6 +180,4 @@ def _panel(
     weight = np.clip(0.1 + 0.9 * share, 0, 0.9)[..., None]
     mixed = (1 - weight) * gray[..., None] + 255 * weight * color
     rgb = mixed.round().astype(np.uint8)
-    stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
-    gradient = ", ".join(matplotlib.colors.to_hex(stop) for stop in stops)
-    return Panel(name, rgb, aspect, explained, f"{low:.2g}", f"{high:.2g}", gradient)
+    return Panel(name, rgb, aspect, explained, f"{low:.2g}", f"{high:.2g}", gradient(name))
