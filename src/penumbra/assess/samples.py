@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from penumbra.augment import to_display
+from penumbra.augment import slice_to_display
 from penumbra.data.picture import axial
 from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.overlap import label_map
@@ -49,10 +48,12 @@ class Samples:
             return axial(array, at)
 
         settings = model.config
-        first = cut(np.asarray(case.image[0])).astype(np.float32).copy()
-        image = torch.from_numpy(first)[None, None]
-        display = to_display(image, modality=settings.modality, window_hu=settings.data.window_hu)
-        arrays = {"image": display[0, 0].numpy().clip(0, 1)}
+        image = slice_to_display(
+            cut(np.asarray(case.image[0])),
+            modality=settings.modality,
+            window_hu=settings.data.window_hu,
+        )
+        arrays = {"image": image}
         quality = 0.0
         row, title = 0, case.id
         if maps.findings is not None:

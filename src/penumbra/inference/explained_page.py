@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, UInt8
 
 from penumbra.attend.scale import LEAST, color_range, flat
-from penumbra.augment import to_display
+from penumbra.augment import slice_to_display
 from penumbra.data.picture import aspect_of, axial, data_url
 from penumbra.data.preprocess import Prepared
 from penumbra.files import write_text
@@ -78,7 +77,12 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
     first = next(iter(found.maps.values()))[k].numpy()
     at = None if first.ndim == 2 else _telling(first, np.asarray(case.body))
     there = shown_channel(model.task.channels, case)
-    gray, aspect = _display(axial(case.image[there], at), model), aspect_of(case.spacing_mm)
+    settings, aspect = model.config, aspect_of(case.spacing_mm)
+    gray = slice_to_display(
+        axial(case.image[there], at),
+        modality=settings.modality,
+        window_hu=settings.data.window_hu,
+    )
     doubt = axial(over_reference(found)[k], at)
 
     def panel(title: str, picture: UInt8[np.ndarray, "h w 3"], **more: str) -> dict[str, str]:
@@ -130,12 +134,6 @@ def _telling(shown: Float[np.ndarray, "x y z"], body: Bool[np.ndarray, "x y z"])
     """The slice whose most striking two hundredths of the body stand out most."""
     inside = np.where(body, shown, shown.min())
     return int(np.quantile(inside, 0.98, axis=(0, 1)).argmax())
-
-
-def _display(image: Float[np.ndarray, "h w"], model: Trained) -> Float[np.ndarray, "h w"]:
-    stored, settings = torch.from_numpy(np.array(image, np.float32))[None, None], model.config
-    display = to_display(stored, modality=settings.modality, window_hu=settings.data.window_hu)
-    return display[0, 0].numpy()
 
 
 def _bar(width_mm: float) -> tuple[int, str] | None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
 from jaxtyping import Float, Integer, UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -20,7 +19,7 @@ from penumbra.attend.scale import (
     flat,
     gradient,
 )
-from penumbra.augment import to_display
+from penumbra.augment import slice_to_display
 from penumbra.config import Config
 from penumbra.data.picture import aspect_of, axial, data_url, innermost, size_within
 from penumbra.data.preprocess import Prepared
@@ -92,9 +91,10 @@ def panels(
     labels, attention = arrays.get("segmentation"), _attention(record, arrays)
     at, aspect = _slice(labels, attention), aspect_of(case.spacing_mm)
     there = shown_channel(record["task"]["channels"], case)
-    image = torch.from_numpy(np.array(axial(case.image[there], at), dtype=np.float32))[None, None]
-    display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
-    gray = (255 * display[0, 0].numpy().clip(0, 1)).round().astype(np.uint8)
+    display = slice_to_display(
+        axial(case.image[there], at), modality=config.modality, window_hu=config.data.window_hu
+    )
+    gray = (255 * display).round().astype(np.uint8)
     outlined = np.repeat(gray[..., None], 3, -1)
     tags: tuple[Tag, ...] = ()
     if labels is not None:
