@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Integer
 
 from penumbra import progress
-from penumbra.assess.calibrate import POOR_DICE, sample_voxels
+from penumbra.assess.calibrate import sample_voxels
 from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.bayes.temperature import apply_temperature, fit_temperature
 from penumbra.data.scan import class_indices
@@ -35,7 +35,7 @@ from penumbra.evaluate.segmentation import (
     score_segmentation,
     tally_segmentation,
 )
-from penumbra.evaluate.selective import aggregate, review_budget
+from penumbra.evaluate.selective import POOR_DICE, aggregate, review_budget
 from penumbra.files import write_text
 from penumbra.foreign.parts import PARTS, draw_parts
 from penumbra.foreign.read import (
