@@ -248,11 +248,7 @@ def _record(case: _Read, uncertainty: float, fitted: Fitted) -> dict[str, Any]:
     decision = decide(signs, Calibration(review_above=fitted.review_above))
     record: dict[str, Any] = {
         "case": case.id,
-        "decision": {
-            "verdict": decision.verdict,
-            "reasons": list(decision.reasons),
-            "need_of_review": decision.need,
-        },
+        "decision": decision.record(),
         "uncertainty": uncertainty,
     }
     if fitted.expected_dice is not None:
