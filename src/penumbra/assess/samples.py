@@ -4,12 +4,14 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from penumbra.augment import slice_to_display
 from penumbra.data.picture import axial
 from penumbra.data.preprocess import Prepared
+from penumbra.evaluate.arrays import evenly
 from penumbra.evaluate.overlap import label_map
 from penumbra.files import atomic
 from penumbra.inference.maps import CaseMaps
@@ -88,10 +90,10 @@ class Samples:
     def write(self) -> None:
         """Write the chosen samples, worst first."""
         order = sorted(self.seen, key=lambda sample: (sample.quality, sample.case))
-        places = np.unique(np.linspace(0, len(order) - 1, min(KEPT, len(order))).round())
-        for rank, place in enumerate(places.astype(int)):
+        for rank, place in enumerate(evenly(len(order), KEPT)):
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, **order[place].arrays)
+            arrays: dict[str, Any] = order[place].arrays
+            np.savez_compressed(buffer, **arrays)
             with atomic(self.folder / f"{rank:02d}.npz") as part:
                 part.write_bytes(buffer.getvalue())
 
