@@ -156,10 +156,7 @@ def _crop_box(
     if modality == "xray":
         return tuple((0, n) for n in body.shape)
     inside = body if labels is None else body | (labels > 0)
-    return tuple(
-        (max(0, low - MARGIN), min(n, high + MARGIN))
-        for (low, high), n in zip(bounding_box(inside), body.shape, strict=True)
-    )
+    return bounding_box(inside, margin=[MARGIN] * inside.ndim)
 
 
 def _to_units(
