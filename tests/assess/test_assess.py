@@ -4,6 +4,8 @@ import copy
 import csv
 import json
 import re
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +16,15 @@ import torch
 from penumbra import assess, trained
 from penumbra.assess.calibrate import expert_masks
 from penumbra.assess.probes import spread
+from penumbra.assess.samples import Samples
 from penumbra.config import Config, resolve
 from penumbra.data import split
 from penumbra.data.cohort import read_cohort
 from penumbra.data.phantom import write_phantom
+from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store, build
 from penumbra.ground import Ground
+from penumbra.inference.maps import CaseMaps
 from penumbra.study.lines import RANKED_BY
 from penumbra.trained import Calibration, Trained
 from penumbra.types import Part
@@ -124,6 +129,17 @@ def test_samples_hold_what_the_report_draws(judged: Path) -> None:
         assert sample["image"].shape == sample["epistemic"].shape
 
 
+def test_a_sample_without_labels_shows_the_slice_with_most_attention(
+    model: Trained, case: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    attention = torch.full((1, 4, 4, 5), 0.1)
+    attention[..., 3] = 0.2
+    maps = CaseMaps(None, None, attention, {}, 0.0)
+    samples = Samples(tmp_path)
+    samples.consider(case((4, 4, 5)), maps, model)
+    assert np.allclose(samples.seen[0].arrays["attention"], 0.2)
+
+
 def test_assessing_twice_gives_the_same_file(
     judged: Path, model: Trained, ground: Ground, tmp_path: Path
 ) -> None:
@@ -150,6 +166,15 @@ def test_validation_scores_with_the_mean_over_regions(model: Trained, store: Sto
     assert set(scores) == {"dice", "score", "constant"}
     assert 0 <= scores["score"] <= 1
     assert torch.is_grad_enabled()
+
+
+def test_validation_cases_without_a_structure_score_nothing_instead_of_nan(
+    model: Trained, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["penumbra.assess.validate"], "dice", lambda *_: float("nan"))
+    scores = assess.validate(model.network, store, list(store.indices("val")), model.config)
+    assert scores["score"] == 0.0
+    assert "dice" not in scores
 
 
 def test_the_width_is_that_with_the_least_likelihood_loss_and_never_none(

@@ -100,7 +100,7 @@ def test_a_warped_label_keeps_its_class_set(shape: tuple[int, ...]) -> None:
     labels = (radius < 0.6).long() + (radius < 0.3).long() * 4
     batch = labels.expand(30, *shape)
     warp = Warp.sample(generator, (30, 1, *shape), profile_for("ct", (2.0,) * len(shape)))
-    moved = warp.apply_labels(batch)
+    moved = warp.apply(batch[:, None].float(), "nearest")
     for one in moved:
         assert set(one.unique().tolist()) == {0, 1, 5}
 
@@ -110,7 +110,7 @@ def test_image_and_label_move_together(generator: torch.Generator) -> None:
     labels = ((axes[0] ** 2 + 2 * axes[1] ** 2) < 0.4).long().expand(8, 64, 64)
     warp = Warp.sample(generator, (8, 1, 64, 64), profile_for("ct", (2.0, 2.0)))
     image = warp.apply(labels[:, None].float())
-    moved = warp.apply_labels(labels)
+    moved = warp.apply(labels[:, None].float(), "nearest")[:, 0]
     overlap = ((image[:, 0] > 0.5) == (moved == 1)).float().mean()
     assert overlap > 0.995
 

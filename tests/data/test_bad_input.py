@@ -64,6 +64,13 @@ def test_probabilities_as_labels(brats: Path, write_nifti, head) -> None:
         read_cohort(brats, modality="mri")
 
 
+def test_probabilities_as_labels_of_a_film(tmp_path: Path) -> None:
+    path = tmp_path / "soft.tif"
+    Image.fromarray(np.full((4, 4), 0.7, np.float32)).save(path)
+    with pytest.raises(DataError, match=r"soft\.tif: label value 0\.[67].* is not a whole number"):
+        load_volume(path, label=True)
+
+
 def test_an_image_of_nothing_but_nan(brats: Path, write_nifti) -> None:
     nan = np.full((24, 20, 6), np.nan, dtype=np.float32)
     write_nifti(brats / CASE / f"{CASE}_t1.nii.gz", nan)
@@ -72,6 +79,13 @@ def test_an_image_of_nothing_but_nan(brats: Path, write_nifti) -> None:
 
 def test_an_empty_image(brats: Path, write_nifti) -> None:
     write_nifti(brats / CASE / f"{CASE}_t1.nii.gz", np.zeros((24, 20, 6), dtype=np.int16))
+    refused(brats, rf"{CASE}_t1\.nii\.gz: every voxel is 0, the image is empty")
+
+
+def test_an_image_with_nothing_but_a_mark_beside_the_body(brats: Path, write_nifti, head) -> None:
+    mark = np.zeros(head()[0].shape, np.int16)
+    mark[0, 0, 0] = 500
+    write_nifti(brats / CASE / f"{CASE}_t1.nii.gz", mark)
     refused(brats, rf"{CASE}_t1\.nii\.gz: every voxel is 0, the image is empty")
 
 
@@ -193,6 +207,15 @@ def test_a_png_cut_in_the_middle(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"cut\.png: cannot be decoded to its end"):
         load_volume(path)
+
+
+def test_a_label_table_that_is_a_list(tmp_path: Path, write_nifti, head) -> None:
+    image, labels = head()
+    write_nifti(tmp_path / "imagesTr" / "img1.nii.gz", image)
+    write_nifti(tmp_path / "labelsTr" / "label1.nii.gz", labels)
+    (tmp_path / "labels.json").write_text('["background", "liver"]')
+    with pytest.raises(DataError, match=r"labels\.json: labels must map values to names"):
+        read_cohort(tmp_path, modality="ct", format="multiatlas")
 
 
 def test_an_unknown_kind_of_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from penumbra.config import Data
 from penumbra.data.geometry import (
@@ -20,6 +21,7 @@ from penumbra.data.geometry import (
 )
 from penumbra.data.preprocess import prepare, restore
 from penumbra.data.volume import Volume, from_ras, in_ras
+from penumbra.errors import DataError
 from penumbra.types import Case, Task
 
 AXES = [
@@ -167,9 +169,23 @@ def test_restoring_after_resampling_keeps_shape_and_most_labels(
     assert dice > 0.85
 
 
+def test_a_label_picture_with_a_palette_keeps_its_class_numbers(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8)).convert("P")
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.save(tmp_path / "labels.png")
+    assert load_volume(tmp_path / "labels.png", label=True).array.tolist() == [[0, 1], [2, 2]]
+
+
 def test_a_4d_file_gives_the_asked_channel(tmp_path: Path, write_nifti) -> None:
     array = np.random.default_rng(0).random((4, 5, 6, 2)).astype(np.float32)
     path = write_nifti(tmp_path / "two.nii.gz", array, np.eye(4))
     np.testing.assert_array_equal(load_volume(path, frame=1).array, array[..., 1])
-    with pytest.raises(Exception, match=r"two\.nii\.gz: holds 2 volumes where one is expected"):
+    with pytest.raises(DataError, match=r"two\.nii\.gz: holds 2 volumes where one is expected"):
         load_volume(path)
+
+
+def test_a_3d_file_is_not_taken_for_two_channels(tmp_path: Path, write_nifti) -> None:
+    path = write_nifti(tmp_path / "one.nii.gz", np.ones((4, 5, 6), np.float32), np.eye(4))
+    assert load_volume(path, frame=0).array.shape == (4, 5, 6)
+    with pytest.raises(DataError, match=r"one\.nii\.gz: holds 1 channel\(s\), and channel 1 was"):
+        load_volume(path, frame=1)

@@ -88,6 +88,19 @@ def test_a_2015_release_in_grade_folders_and_metaimage_is_read(tmp_path: Path, h
     np.testing.assert_array_equal(read, image[::-1, ::-1])  # LPS on disk, RAS+ in memory
 
 
+def test_two_subjects_of_one_name_are_both_read_and_told_apart_by_grade(
+    tmp_path: Path, write_nifti, head
+) -> None:
+    image, _ = head()
+    for folder in ("HGG/pat0001_1", "LGG/pat0001_1", "LGG/pat0008_1"):
+        name = folder.rpartition("/")[2]
+        write_nifti(tmp_path / folder / f"{name}_flair.nii.gz", image)
+    cases = read_cohort(tmp_path, modality="mri").cases
+    assert [c.id for c in cases] == ["HGG_pat0001_1", "LGG_pat0001_1", "pat0008_1"]
+    assert [c.patient for c in cases] == ["HGG_pat0001", "LGG_pat0001", "pat0008"]
+    assert len({c.images["flair"] for c in cases}) == 3
+
+
 def test_participants_and_splits_add_site_protocol_and_part(brats: Path) -> None:
     (brats / "participants.csv").write_text(
         "subject,split,site,protocol\nBraTS2021_00000,train,Oslo,3T\nBraTS2021_00001,test,,\n"

@@ -56,6 +56,12 @@ def test_given_parts_are_kept_and_a_missing_one_comes_from_training() -> None:
     assert complete == drawn
 
 
+def test_the_few_patients_without_a_part_go_first_where_nobody_is() -> None:
+    parts: list[Part | None] = ["train"] * 20 + [None] * 3
+    drawn = split.draw(cohort([f"p{k}" for k in range(23)], parts), seed=0)
+    assert [len(patients_of(drawn, p)) for p in ("train", "val", "test")] == [20, 1, 2]
+
+
 def test_cases_of_a_patient_follow_the_part_of_one() -> None:
     drawn = split.draw(cohort(["a", "a", "b", "c", "d"], ["test", None, None, None, None]), seed=0)
     assert [c.part for c in drawn.cases[:2]] == ["test", "test"]

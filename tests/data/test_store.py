@@ -11,7 +11,7 @@ from penumbra.config import Data
 from penumbra.data import store as stores
 from penumbra.data.cohort import read_cohort
 from penumbra.data.preprocess import prepare
-from penumbra.errors import DataError
+from penumbra.errors import DataError, WriteError
 from penumbra.files import building
 from penumbra.types import Cohort
 
@@ -148,6 +148,26 @@ def test_a_store_that_cannot_be_written_says_so(cohort: Cohort, tmp_path: Path) 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"file/store: cannot be created"):
         stores.build(cohort, Data(), tmp_path / "file" / "store")
+
+
+def test_a_full_disk_is_no_unreadable_case(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stores, "_fill", full)
+    with pytest.raises(WriteError, match=r"cannot be written \(No space left on device\)"):
+        stores.build(cohort, Data(on_error="skip"), tmp_path)
+
+
+def test_masks_that_change_places_change_the_key(cohort: Cohort) -> None:
+    case = cohort.cases[0]
+    one, other = case.images["t1"], case.images["flair"]
+    first = replace(case, masks={"a": one, "b": other})
+    second = replace(case, masks={"b": one, "a": other})
+    keys = {stores.key_of(c, cohort.task, Data()) for c in (first, second)}
+    assert len(keys) == 2
 
 
 def test_findings_and_parts_come_from_the_cohort_not_from_the_disk(

@@ -70,7 +70,6 @@ def test_by_hand_two_bins() -> None:
     p, labels = np.array([0.9, 0.9, 0.9, 0.9, 0.3, 0.3]), np.array([1, 1, 1, 0, 1, 0.0])
     tally = calibration.bernoulli(p, labels)
     assert calibration.ece(tally) == pytest.approx(4 / 6 * 0.15 + 2 / 6 * 0.2)
-    assert calibration.mce(tally) == pytest.approx(0.2)
 
 
 def test_a_bin_edge_belongs_to_the_bin_that_it_closes_in_either_precision() -> None:
@@ -136,7 +135,7 @@ def test_labels_that_are_not_stated_are_left_out() -> None:
 
 def test_an_empty_tally_has_no_figures() -> None:
     tally = calibration.empty()
-    for figure in (calibration.ece, calibration.mce, calibration.brier, calibration.nll):
+    for figure in (calibration.ece, calibration.brier, calibration.nll):
         assert np.isnan(figure(tally))
     assert np.isnan(calibration.ece(tally, scheme="mass"))
 

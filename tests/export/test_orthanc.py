@@ -15,6 +15,7 @@ import pytest
 from pydicom import dcmread
 
 from penumbra.errors import DataError
+from penumbra.export import dicomweb
 from penumbra.export.dicom import export_case
 from penumbra.export.dicomweb import fetch_series, find_series, store
 
@@ -145,6 +146,27 @@ def test_a_study_is_queried_predicted_and_answered_in_one_command(
     assert not any("Secret" in name for name in names)
     with pytest.raises(SystemExit):
         cli.main(["export", "dicomweb", str(untrained_ct), pacs, "--study", "1.2.3"])
+
+
+def test_a_second_fetch_leaves_nothing_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Instance:
+        def save_as(self, path: Path, **_: object) -> None:
+            path.write_text("pixels")
+
+    class Server:
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+        def retrieve_series(self, **_: str) -> list[Instance]:
+            return [Instance()] * self.count
+
+    (tmp_path / "notes.txt").touch()
+    for count in (3, 2):
+        monkeypatch.setattr(dicomweb, "_client", lambda url, count=count: Server(count))
+        fetch_series("http://pacs", tmp_path, study="1.2", series="1.3")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00001.dcm", "00002.dcm", "notes.txt"]
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -30,6 +30,14 @@ def test_capitals_and_separators_do_not_matter(tmp_path: Path, last: str) -> Non
     }
 
 
+@pytest.mark.parametrize("name", ["film.tif", "FILM.PNG", "film.BMP"])
+def test_every_format_that_is_read_is_found_and_leaves_the_name(tmp_path: Path, name: str) -> None:
+    task = Task("xray", ("radiograph",))
+    scan = folder(tmp_path, name)
+    assert case_of(scan, task).images == {"radiograph": scan / name}
+    assert case_of(scan / name, task).id.lower() == "film"
+
+
 def test_the_longest_name_wins(tmp_path: Path) -> None:
     scan = folder(tmp_path, "x_post.nii.gz", "x_T1-post.nii.gz")
     found = case_of(scan, Task("mri", ("post", "T1 post"))).images

@@ -21,15 +21,13 @@ from penumbra.evaluate.overlap import confusion, dice, label_map
 from penumbra.evaluate.protocol import mean_of_defined
 from penumbra.evaluate.ranking import choose_threshold
 from penumbra.evaluate.segmentation import region_of_interest
-from penumbra.evaluate.selective import aggregate, aurc, review_budget
+from penumbra.evaluate.selective import POOR_DICE, aggregate, aurc, review_budget
 from penumbra.inference.maps import CaseMaps, map_case
 from penumbra.trained import Calibration, RankedBy, Trained, posterior
 from penumbra.types import IGNORE
 
 VOXELS_PER_CASE = 20_000
 U_QUANTILE = 0.95
-POOR_DICE = 0.5
-"""A segmentation below this Dice, mean over regions, counts as failed when the limit is chosen."""
 
 
 def calibrate(model: Trained, store: Store, indices: list[int]) -> Calibration:

@@ -17,7 +17,9 @@ from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
 from penumbra.data.store import Store
 from penumbra.evaluate import calibration, selective
+from penumbra.evaluate.arrays import evenly
 from penumbra.evaluate.overlap import confusion, dice
+from penumbra.evaluate.protocol import mean_of_defined
 from penumbra.evaluate.segmentation import region_of_interest
 from penumbra.types import IGNORE, Task
 
@@ -28,10 +30,7 @@ BATCH = 8
 
 def spread(indices: list[int], count: int) -> list[int]:
     """An even choice over the test cases, so that every site has its share."""
-    if count == 0:
-        return []
-    places = np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round())
-    return [indices[int(place)] for place in places]
+    return [indices[place] for place in evenly(len(indices), count)]
 
 
 def probes(store: Store, chosen: Sequence[int], config: Config, task: Task) -> list[Probe]:
@@ -63,7 +62,6 @@ def score(draws: Tensor, labels: Tensor, task: Task, spacing_mm: Sequence[float]
     predicted = p.argmax(0)
     counts = confusion(predicted, reference, classes=len(task.classes))
     overlaps = [dice(counts, members) for members in task.regions.values()]
-    defined = [each for each in overlaps if not np.isnan(each)]
     within = region_of_interest(predicted > 0, reference > 0, spacing_mm=spacing_mm)
     within &= reference != IGNORE
     parts, wrong = decompose(draws.cpu(), "categorical"), predicted != reference
@@ -73,7 +71,7 @@ def score(draws: Tensor, labels: Tensor, task: Task, spacing_mm: Sequence[float]
 
     several = len(draws) > 1
     return {
-        "dice": float(np.mean(defined)) if defined else float("nan"),
+        "dice": mean_of_defined(overlaps),
         "ece": calibration.ece(calibration.categorical(p, reference, within=within)),
         "error_auroc": error_auroc(parts.entropy_nats),
         "error_auroc_epistemic": error_auroc(parts.epistemic) if several else float("nan"),

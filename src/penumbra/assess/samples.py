@@ -4,13 +4,14 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from penumbra.augment import to_display
+from penumbra.augment import slice_to_display
 from penumbra.data.picture import axial
 from penumbra.data.preprocess import Prepared
+from penumbra.evaluate.arrays import evenly
 from penumbra.evaluate.overlap import label_map
 from penumbra.files import atomic
 from penumbra.inference.maps import CaseMaps
@@ -40,19 +41,21 @@ class Samples:
         """Keep the slice with most to see: the largest reference, prediction or attention."""
         predicted = None if maps.voxels is None else label_map(maps.voxels.probability.numpy())
         reference = None if case.segmentation is None else np.asarray(case.segmentation)
-        candidates = [reference, predicted, maps.attention[0].numpy()]
-        seen = (a for a in candidates if a is not None and (a > 0).any())
+        labelled = [a > 0 for a in (reference, predicted) if a is not None]
+        seen = (a for a in (*labelled, maps.attention[0].numpy()) if a.any())
         shown = next(seen, np.asarray(case.image)[0])
-        at = int(np.argmax((shown > 0.5).sum((0, 1)))) if shown.ndim == 3 else None
+        at = int(shown.sum((0, 1), dtype=np.float64).argmax()) if shown.ndim == 3 else None
 
         def cut(array: np.ndarray) -> np.ndarray:
             return axial(array, at)
 
         settings = model.config
-        first = cut(np.asarray(case.image[0])).astype(np.float32).copy()
-        image = torch.from_numpy(first)[None, None]
-        display = to_display(image, modality=settings.modality, window_hu=settings.data.window_hu)
-        arrays = {"image": display[0, 0].numpy().clip(0, 1)}
+        image = slice_to_display(
+            cut(np.asarray(case.image[0])),
+            modality=settings.modality,
+            window_hu=settings.data.window_hu,
+        )
+        arrays = {"image": image}
         quality = 0.0
         row, title = 0, case.id
         if maps.findings is not None:
@@ -87,10 +90,10 @@ class Samples:
     def write(self) -> None:
         """Write the chosen samples, worst first."""
         order = sorted(self.seen, key=lambda sample: (sample.quality, sample.case))
-        places = np.unique(np.linspace(0, len(order) - 1, min(KEPT, len(order))).round())
-        for rank, place in enumerate(places.astype(int)):
+        for rank, place in enumerate(evenly(len(order), KEPT)):
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, **order[place].arrays)
+            arrays: dict[str, Any] = order[place].arrays
+            np.savez_compressed(buffer, **arrays)
             with atomic(self.folder / f"{rank:02d}.npz") as part:
                 part.write_bytes(buffer.getvalue())
 

@@ -21,7 +21,8 @@ def validate(
 ) -> dict[str, float]:
     """Mean Dice over regions and macro AUROC over findings; ``score`` is their mean.
 
-    ``constant`` is 1 where a head gives the same answer for all of them (``assess.constant``).
+    A figure that is defined for none of the cases counts as 0. ``constant`` is 1 where a head gives
+    the same answer for all of them (``assess.constant``).
     Posterior draws would be fairer but several times dearer; two are enough to steer.
     """
     draws = bank(network, draws=2, generator=torch.Generator().manual_seed(config.seed))
@@ -40,7 +41,7 @@ def validate(
             probabilities.append(maps.findings.probability.numpy())
             labels.append(np.asarray(case.findings))
     result = {}
-    if overlaps:
+    if not np.isnan(overlaps).all():
         result["dice"] = float(np.nanmean(overlaps))
     if probabilities:
         p, y = np.stack(probabilities), np.stack(labels)

@@ -2,8 +2,22 @@
 
 from collections.abc import Iterable
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float
+
+COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
+"""One perceptually even, color-blind-safe map per meaning."""
+
+EXPLAINED = {
+    "epistemic": "what more training data could settle",
+    "aleatoric": "what the scan itself leaves open",
+    "attention": "where the gates let features through",
+}
+
+STRUCTURES = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+"""Of outlines; Okabe and Ito 2008, told apart by color-blind readers too, those first that stand
+out on gray. More classes than colors are numbered as well."""
 
 LEAST = 0.1
 """Smallest range that the colors of a map in [0, 1] may span; a map that varies less is flat."""
@@ -32,6 +46,12 @@ def color_range(maps: Iterable[Float[np.ndarray, "*_"]], *, robust: float = 0.0)
     low, high = min(float(e[0]) for e in ends), max(float(e[1]) for e in ends)
     low = min(low, 1 - LEAST) if high <= 1 else low
     return low, max(high, round(low + LEAST, 9))
+
+
+def gradient(name: str) -> str:
+    """The color map of ``name`` as the stops of a CSS gradient, no color first."""
+    stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
+    return ", ".join(matplotlib.colors.to_hex(stop) for stop in stops)
 
 
 def flat(values: Float[np.ndarray, "*_"]) -> str:

@@ -1,7 +1,7 @@
 """Views of a case: geometry, grey values, acquisition and masking inside clinical ranges."""
 
 from penumbra.augment.compose import View, augment, shift, two_views
-from penumbra.augment.display import to_display
+from penumbra.augment.display import slice_to_display, to_display
 from penumbra.augment.profile import ACQUISITION, INTENSITY, families, profile_for
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "families",
     "profile_for",
     "shift",
+    "slice_to_display",
     "to_display",
     "two_views",
 ]

@@ -1,5 +1,7 @@
 """Stored units to the display units that a network sees."""
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,7 +22,6 @@ def to_display(
         ValueError: the window is empty.
 
     Example:
-        >>> import torch
         >>> to_display(torch.tensor([[[-500.0, 40.0, 900.0]]]), modality="ct").tolist()
         [[[0.0, 0.5, 1.0]]]
     """
@@ -30,3 +31,12 @@ def to_display(
     if high <= low:
         raise ValueError(f"window_hu {window_hu} is empty: the second value must be larger")
     return ((image - low) / (high - low)).clamp(0.0, 1.0)
+
+
+def slice_to_display(
+    picture: Float[np.ndarray, "h w"], *, modality: Modality, window_hu: tuple[float, float]
+) -> Float[np.ndarray, "h w"]:
+    """One slice of a stored image as ``to_display`` shows it, for pictures; within 0..1."""
+    stored = torch.from_numpy(np.array(picture, dtype=np.float32))[None, None]
+    display = to_display(stored, modality=modality, window_hu=window_hu)
+    return display[0, 0].numpy().clip(0, 1)

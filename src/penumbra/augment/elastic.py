@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from penumbra.augment.profile import Profile, random_sign
@@ -88,11 +88,6 @@ class Warp:
     ) -> Float[Tensor, "b c *space"]:
         """The image seen through the warp; outside is the nearest border voxel, or zero."""
         return resample(image, self.positions(image), mode, padding)
-
-    def apply_labels(self, labels: Int[Tensor, "b *space"]) -> Int[Tensor, "b *space"]:
-        """Nearest-neighbour labels through the same warp: no class is ever invented."""
-        moved = self.apply(labels[:, None].to(torch.float32), "nearest")
-        return moved[:, 0].to(labels.dtype)
 
     def box(self, space: Sequence[int]) -> tuple[Float[Tensor, "b dim"], Float[Tensor, " b"]]:
         """The view's centre in the image, 0..1 per axis, and its sides over the image's."""

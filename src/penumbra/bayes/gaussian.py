@@ -56,12 +56,21 @@ class GaussianLayer(StochasticLayer):
         bias = None if self.bias_rho is None else functional.softplus(self.bias_rho)
         return functional.softplus(self.weight_rho), bias
 
+    @property
+    def size(self) -> int:
+        """How many random numbers a draw takes: one for each weight and bias."""
+        return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
+
     def draw(self, generator: torch.Generator) -> Draw:
+        means = (self.weight,) if self.bias is None else (self.weight, self.bias)
+        return self.displaced(*(normal(mean, generator) for mean in means))
+
+    def displaced(self, weight_noise: Tensor, bias_noise: Tensor | None = None) -> Draw:
+        """The draw that lies so many standard deviations from the mean, ready to run."""
         weight_sigma, bias_sigma = self.sigma()
-        weight = self.weight + weight_sigma * normal(self.weight, generator)
-        bias = None
-        if self.bias is not None and bias_sigma is not None:
-            bias = self.bias + bias_sigma * normal(self.bias, generator)
+        weight, bias = self.weight + weight_sigma * weight_noise, None
+        if self.bias is not None and bias_sigma is not None and bias_noise is not None:
+            bias = self.bias + bias_sigma * bias_noise
         return self.operation.prepare(weight), bias
 
     def noisy(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -178,14 +187,13 @@ def diagnostics(network: nn.Module) -> list[LayerDiagnostics]:
     for name, layer in network.named_modules():
         if isinstance(layer, GaussianLayer):
             sigma, _ = layer.sigma()
-            count = layer.weight.numel() + (0 if layer.bias is None else layer.bias.numel())
             rows.append(
                 LayerDiagnostics(
                     name=name,
-                    weights=count,
+                    weights=layer.size,
                     sigma_ratio=float(sigma.mean() / layer.sigma_start),
                     snr=float((layer.weight.abs() / sigma).median()),
-                    kl_per_weight=float(_layer_kl(layer)) / count,
+                    kl_per_weight=float(_layer_kl(layer)) / layer.size,
                 )
             )
     return rows

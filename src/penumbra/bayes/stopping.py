@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from penumbra.bayes.bank import Bank, to_probabilities
-from penumbra.bayes.uncertainty import surprise
+from penumbra.bayes.uncertainty import Kind, entropy_of
 from penumbra.types import Output
 
 ENOUGH = 0.97
@@ -63,15 +63,15 @@ class _Group:
         self.draws = 0
         self.probability: Tensor | None = None
         self.entropy: Tensor | None = None
-        self.of_findings = False
+        self.kind: Kind = "categorical"
 
     def update(self, output: Output) -> None:
         p = output.segmentation
-        self.of_findings = p is None
-        p = output.findings if p is None else p
+        if p is None:
+            p, self.kind = output.findings, "bernoulli"
         assert p is not None
         p = p.detach().float()
-        entropy = _entropy(p, self.of_findings)
+        entropy = entropy_of(p, self.kind)
         self.draws += 1
         self.probability = p if self.probability is None else self.probability + p
         self.entropy = entropy if self.entropy is None else self.entropy + entropy
@@ -91,10 +91,4 @@ def _information(groups: Sequence[_Group]) -> Tensor:
     probability = sum(g.probability for g in groups if g.probability is not None) / draws
     expected = sum(g.entropy for g in groups if g.entropy is not None) / draws
     assert isinstance(probability, Tensor)
-    return (_entropy(probability, groups[0].of_findings) - expected).flatten()
-
-
-def _entropy(p: Tensor, of_findings: bool) -> Tensor:
-    if of_findings:
-        return surprise(p) + surprise(1 - p)
-    return surprise(p).sum(1)
+    return (entropy_of(probability, groups[0].kind) - expected).flatten()

@@ -4,14 +4,13 @@ Scaling comes *after* averaging: ``p_T = softmax(log(pbar) / T)``. Scaling each 
 averaging would change the disagreement between draws, which is the epistemic part.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-Kind = Literal["categorical", "bernoulli"]
+from penumbra.bayes.uncertainty import Kind
+
 RANGE = (0.05, 20.0)
 TINY = 1e-12
 """Probabilities are raised to this before the logarithm: float32 softmax underflows to 0."""

@@ -18,6 +18,13 @@ def surprise(p: Tensor) -> Tensor:
     return p.clamp_min(TINY).log().mul_(p).neg_()
 
 
+def entropy_of(p: Float[Tensor, "b c *space"], kind: Kind) -> Tensor:
+    """Entropy in nats: over axis 1, or of every element's coin."""
+    if kind == "categorical":
+        return surprise(p).sum(1)
+    return surprise(p) + surprise(1 - p)
+
+
 class Moments:
     """Running moments of probability draws; memory does not grow with their number.
 
@@ -49,7 +56,7 @@ class Moments:
         """
         p = probabilities.detach().float()
         self._check(p)
-        entropy, aleatoric = self._entropy(p), self._gini(p)
+        entropy, aleatoric = entropy_of(p, self.kind), self._gini(p)
         self.draws += 1
         if self._mean is None:
             self._mean = p.clone()
@@ -77,7 +84,7 @@ class Moments:
             raise ValueError("no draw was given yet; call update first")
         assert self._expected_entropy is not None
         assert self._expected_aleatoric is not None
-        entropy = self._entropy(self._mean)
+        entropy = entropy_of(self._mean, self.kind)
         return Uncertainty(
             probability=self._mean.clone(),
             epistemic=self._scatter / self.draws,
@@ -100,11 +107,6 @@ class Moments:
             worst = float((p.sum(1) - 1).abs().max())
             if worst > SUM_TOLERANCE:
                 raise ValueError(f"a draw's classes sum to 1 within {worst:.3g} only")
-
-    def _entropy(self, p: Tensor) -> Tensor:
-        if self.kind == "categorical":
-            return surprise(p).sum(1)
-        return surprise(p) + surprise(1 - p)
 
     def _gini(self, p: Tensor) -> Tensor:
         return 1 - p.square().sum(1) if self.kind == "categorical" else p * (1 - p)

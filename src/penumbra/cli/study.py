@@ -11,8 +11,8 @@ from penumbra.cli.verbs import (
     Preset,
     Set,
     Size,
-    _configure,
     app,
+    configure,
     done,
     existing,
     writable,
@@ -62,7 +62,7 @@ def study(
         return
     if data is None or not data.exists():
         raise ConfigError(f"--data {data}: give the folder of the cohort")
-    config = _configure(PRESETS.get(experiment, experiment), settings, size)
+    config = configure(PRESETS.get(experiment, experiment), settings, size)
     asked = _asked(config, data, out, arms, fractions, seeds)
     _run(replace(asked, elsewhere=transfer), on, workers, dry_run)
 
@@ -80,7 +80,7 @@ def labels_curve(
     dry_run: DryRun = False,
 ) -> None:
     """From scratch against pre-trained over label fractions: one figure and a verdict."""
-    config = _configure(preset, settings, size)
+    config = configure(preset, settings, size)
     _run(_asked(config, data, out, "supervised,ssl", fractions, seeds), on, 2, dry_run)
 
 

@@ -113,7 +113,7 @@ def check(
     settings: Set = None,
 ) -> None:
     """Read every case and say what would go wrong, and what training will need."""
-    config = _configure(preset, settings, size)
+    config = configure(preset, settings, size)
     from penumbra import progress
     from penumbra.data.check import check as check_cohort
     from penumbra.data.cohort import read_cohort
@@ -199,11 +199,11 @@ def _begin(
     device: str | None,
 ) -> "tuple[Config, Path]":
     """What a stage is asked, and the folder where its run is kept."""
-    config = _configure(preset, settings, size, seed=seed, device=device)
+    config = configure(preset, settings, size, seed=seed, device=device)
     return config, writable(out or Path("runs") / config.name)
 
 
-def _configure(
+def configure(
     preset: str,
     settings: Sequence[str] | None,
     size: Literal["tiny", "small", "full"] | None,
@@ -211,6 +211,7 @@ def _configure(
     seed: int | None = None,
     device: str | None = None,
 ) -> "Config":
+    """The settings that a verb was asked for."""
     from penumbra.config import resolve
 
     overrides: dict[str, str | int] = {}

@@ -36,9 +36,11 @@ def resolve(
     """
     tree = _read_preset(preset)
     sizes = tree.pop("sizes", {})
-    chosen = size or tree.get("size", "small")
-    tree["size"] = chosen
-    _merge(tree, sizes.get(chosen, {}))
+    tree["size"] = chosen = size or tree.get("size", "small")
+    section = sizes.get(str(chosen), {}) if isinstance(sizes, dict) else None
+    if not isinstance(section, dict):
+        raise ConfigError(f"{preset}: sizes must map tiny, small and full to mappings of settings")
+    _merge(tree, section)
     for dotted, value in (overrides or {}).items():
         _merge(tree, _nest(dotted, _read_text(dotted, value) if isinstance(value, str) else value))
     return validate(tree, source=preset)
@@ -50,11 +52,7 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: it cannot be read, or holds a setting that is not valid.
     """
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({first_line(error)})") from error
-    return validate(tree, source=str(path))
+    return validate(_parsed(_text(path), str(path)), source=str(path))
 
 
 def validate(tree: object, *, source: str) -> Config:
@@ -96,20 +94,14 @@ def _dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
 def _read_preset(preset: str) -> dict[str, Any]:
     path = Path(preset)
     if path.suffix in {".yaml", ".yml"}:
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
+        text = _text(path)
     elif preset in preset_names():
         text = (resources.files("penumbra") / "presets" / f"{preset}.yaml").read_text()
     else:
         close = difflib.get_close_matches(preset, preset_names(), n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(preset_names())}"
         raise ConfigError(f"preset '{preset}' does not exist; {hint}")
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{preset}: not valid YAML ({first_line(error)})") from error
+    tree = _parsed(text, preset)
     if not isinstance(tree, dict):
         raise ConfigError(f"{preset}: expected a mapping of settings, got {type(tree).__name__}")
     return tree
@@ -118,10 +110,23 @@ def _read_preset(preset: str) -> dict[str, Any]:
 def _read_text(dotted: str, text: str) -> Any:
     if text.lower() in {"on", "off", "yes", "no"}:
         return text  # words here, as in YAML 1.2; PyYAML would make booleans of them
+    return _parsed(text, f"{dotted}: {text!r}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
+
+
+def _parsed(text: str, source: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{dotted}: '{text}' cannot be read; quote it, or mend it") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date in month 13, say
+        raise ConfigError(
+            f"{source}: not valid YAML ({first_line(error)}); quote it, or mend it"
+        ) from error
 
 
 def _nest(dotted: str, value: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from penumbra.types import Modality
 
 Size = Literal["tiny", "small", "full"]
+Positive = Annotated[float, Field(gt=0)]
 Draws = Annotated[int, Field(ge=1)] | Literal["auto", "propagate"]
 """How many posterior draws; as many as the maps need; or variances passed through in one go."""
 
@@ -25,10 +26,10 @@ class Data(Section):
     patch: tuple[int, ...] = Field(
         (128, 128), description="patch shape in voxels, one per dimension"
     )
-    spacing_mm: tuple[float, ...] | None = Field(
+    spacing_mm: tuple[Positive, ...] | None = Field(
         None, description="resample to this voxel spacing; none keeps each scan's own"
     )
-    image_size: tuple[int, int] | None = Field(
+    image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
         None, description="radiographs are resized to this many rows and columns, aspect kept"
     )
     window_hu: tuple[float, float] = Field((-160.0, 240.0), description="CT display window in HU")
@@ -55,6 +56,12 @@ class Data(Section):
     def _patch_fits(self) -> "Data":
         if len(self.patch) != self.dim or min(self.patch) < 1:
             raise ValueError(f"patch needs {self.dim} sizes in voxels, got {list(self.patch)}")
+        return self
+
+    @model_validator(mode="after")
+    def _window_is_not_empty(self) -> "Data":
+        if self.window_hu[1] <= self.window_hu[0]:
+            raise ValueError(f"window_hu {list(self.window_hu)}: the second value must be larger")
         return self
 
 
@@ -132,7 +139,7 @@ class Bayes(Section):
         "weights", description="reparameterisation used while training"
     )
     dropout: float = Field(0.2, gt=0, lt=1, description="rate, for the MC-dropout posterior")
-    temper: tuple[float, ...] = Field(
+    temper: tuple[Positive, ...] = Field(
         (0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
         description="widths of the posterior to try on validation patients; empty: as trained",
     )
@@ -224,13 +231,13 @@ class Evaluate(Section):
         "blend", description="volumes in overlapping patches, or in larger tiles seen once"
     )
     bins: int = Field(15, ge=2)
-    attack_eps: tuple[float, ...] = Field((1 / 255, 4 / 255), description="display-range units")
+    attack_eps: tuple[Positive, ...] = Field((1 / 255, 4 / 255), description="display-range units")
     attack_steps: int = Field(10, ge=1)
     attack_draws: int = Field(
         8, ge=1, description="posterior draws behind an attacked prediction and its gradient"
     )
     attack_cases: int = Field(8, ge=0, description="test cases attacked and shifted; 0: none")
-    severities: tuple[int, ...] = (1, 3, 5)
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 3, 5)
     bootstrap: int = Field(2000, ge=100)
     error_target: float = Field(0.05, gt=0, lt=1, description="y of 'keep errors under y'")
 

@@ -1,5 +1,6 @@
 """Where the body is: a mask per scan, from intensities alone."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def _envelope(raw: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
     flat = np.ones((3,) * (raw.ndim - 1) + (1,), dtype=bool) if raw.ndim == 3 else np.ones((3, 3))
     opened = ndimage.binary_opening(coarse, flat)
     kept = _largest(opened if opened.any() else coarse)
-    closed = _closed(kept, flat.astype(bool))
+    closed = _closed(kept, flat)
     filled = (
         np.stack([ndimage.binary_fill_holes(s) for s in np.moveaxis(closed, -1, 0)], axis=-1)
         if raw.ndim == 3
@@ -100,11 +101,21 @@ def _exposed(image: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows
     return mask
 
 
-def bounding_box(mask: Bool[np.ndarray, "*space"]) -> tuple[tuple[int, int], ...]:
-    """Start and stop of what is true, along each axis; the whole array when nothing is."""
-    box = []
-    for axis in range(mask.ndim):
+def bounding_box(
+    mask: Bool[np.ndarray, "*space"], *, margin: Sequence[int] | None = None
+) -> tuple[tuple[int, int], ...]:
+    """Start and stop of what is true, along each axis, widened by ``margin`` inside the array.
+
+    The whole array when nothing is true.
+    """
+    box = [slice(0, n) for n in mask.shape]
+    for axis in range(mask.ndim):  # each on what the axes before have left
         others = tuple(a for a in range(mask.ndim) if a != axis)
-        found = np.flatnonzero(mask.any(axis=others))
-        box.append((int(found[0]), int(found[-1]) + 1) if len(found) else (0, mask.shape[axis]))
-    return tuple(box)
+        found = np.flatnonzero(mask[tuple(box)].any(axis=others))
+        if len(found):
+            box[axis] = slice(int(found[0]), int(found[-1]) + 1)
+    reach = margin or [0] * mask.ndim
+    return tuple(
+        (max(0, side.start - more), min(size, side.stop + more))
+        for side, more, size in zip(box, reach, mask.shape, strict=True)
+    )

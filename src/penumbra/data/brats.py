@@ -5,12 +5,13 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from penumbra.data.geometry import load_volume
+from penumbra.data.geometry import load_volume, stem
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Task
 
@@ -52,11 +53,12 @@ def read(root: Path, modality: Modality) -> Cohort:
 
     Sub-regions give the classes core, oedema and enhancing with regions WT, TC, ET; when no file
     of the cohort holds more than 0 and 1 there is one class ``tumour`` (region WT).
+    Two subjects of one name (2015 has a pat0001 of either grade) are told apart by their folder.
 
     Raises:
         DataError: no subject folders, or two files for one sequence.
     """
-    files = dict(sorted(_subjects(root)))
+    files = _by_name(list(_subjects(root)))
     if not files:
         raise DataError(
             f"{root}: no BraTS subjects; expected <subject>/<subject>_flair.nii.gz and siblings"
@@ -70,7 +72,6 @@ def read(root: Path, modality: Modality) -> Cohort:
             protocol="+".join(c for c in CHANNELS if c in found),  # sites acquire their own set
         )
         for name, found in files.items()
-        if any(c in found for c in CHANNELS)
     )
     channels = tuple(c for c in CHANNELS if any(c in case.images for case in cases))
     return Cohort(root.name, _task(cases, channels, modality), cases)
@@ -83,17 +84,25 @@ def sequence_of(path: Path) -> str | None:
         >>> sequence_of(Path("BraTS-GLI-00000-000-t2f.nii.gz"))
         'flair'
     """
-    stem = _stem(path)
-    if stem is None:
+    if not path.name.lower().endswith(_SUFFIXES):
         return None
-    if vsd := _VSD.search(stem):
+    if vsd := _VSD.search(stem(path)):
         return "seg" if vsd[2] else _WORDS[vsd[1].lower()]
-    ending = _ENDING.search(stem)
+    ending = _ENDING.search(stem(path))
     return _WORDS.get(ending[1].lower()) if ending else None
 
 
-def _subjects(root: Path) -> Iterable[tuple[str, dict[str, Path]]]:
-    """Subject folders at most three levels down (HGG/subject/VSD..., or subject)."""
+def _by_name(subjects: list[tuple[Path, dict[str, Path]]]) -> dict[str, dict[str, Path]]:
+    count = Counter(folder.name for folder, _ in subjects)
+    named = (
+        (f.name if count[f.name] == 1 else f"{f.parent.name}_{f.name}", found)
+        for f, found in subjects
+    )
+    return dict(sorted(named))
+
+
+def _subjects(root: Path) -> Iterable[tuple[Path, dict[str, Path]]]:
+    """Subject folders and their files, at most three levels down (HGG/subject/VSD..., subject)."""
     for folder in sorted(p for p in root.glob("*") if p.is_dir()):
         found: dict[str, Path] = {}
         own = [f for f in folder.iterdir() if f.is_file()]
@@ -108,15 +117,9 @@ def _subjects(root: Path) -> Iterable[tuple[str, dict[str, Path]]]:
                 )
             found[sequence] = file
         if any(c in found for c in CHANNELS):
-            yield folder.name, found
-        elif not found and folder.name not in {"imagesTr", "labelsTr", "imagesTs"}:
-            yield from _grades(folder)
-
-
-def _grades(folder: Path) -> Iterable[tuple[str, dict[str, Path]]]:
-    """HGG and LGG, and nothing deeper."""
-    if folder.name.upper() in {"HGG", "LGG"}:
-        yield from _subjects(folder)
+            yield folder, found
+        elif folder.name.upper() in {"HGG", "LGG"}:
+            yield from _subjects(folder)
 
 
 def _task(cases: tuple[Case, ...], channels: tuple[str, ...], modality: Modality) -> Task:
@@ -125,15 +128,10 @@ def _task(cases: tuple[Case, ...], channels: tuple[str, ...], modality: Modality
         return Task(modality, channels)
     if not any(_has_sub_regions(path) for path in labelled):
         return Task(modality, channels, ("background", "tumour"), {0: 0, 1: 1}, {"WT": (1,)})
-    style_2023 = all(_STYLE_2023.search(_stem(path) or "") for path in labelled)
+    style_2023 = all(_STYLE_2023.search(stem(path)) for path in labelled)
     values = VALUES_2023 if style_2023 else VALUES_TO_2021
     return Task(modality, channels, CLASSES, values, REGIONS)
 
 
 def _has_sub_regions(path: Path) -> bool:
     return bool(np.max(load_volume(path, label=True).array) > 1)
-
-
-def _stem(path: Path) -> str | None:
-    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
-    return path.name[: -len(suffix)] if suffix else None

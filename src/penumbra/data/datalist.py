@@ -5,13 +5,15 @@ file per channel, ``imagesTr/<case>_0000.nii.gz``. Cases under imagesTs count wh
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penumbra.data import labels, tables
 from penumbra.data.acquisition import protocol_of
+from penumbra.data.geometry import stem
 from penumbra.errors import DataError
-from penumbra.types import Case, Cohort, Modality, Part, Task
+from penumbra.types import Case, Cohort, Modality, Part
 
 _CHANNEL_FILE = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _ENDINGS = (".nii.gz", ".nii", ".mha", ".png", ".tif")
@@ -44,19 +46,10 @@ def read(root: Path, modality: Modality) -> Cohort:
     if not cases:
         raise DataError(f"{root}: dataset.json is there, but no image in imagesTr")
     cases = [
-        Case(
-            c.id,
-            c.patient,
-            c.images,
-            c.segmentation,
-            part=c.part,
-            protocol=protocol_of(next(iter(c.images.values())), modality),
-        )
-        for c in cases
+        replace(c, protocol=protocol_of(next(iter(c.images.values())), modality)) for c in cases
     ]
-    return Cohort(
-        str(tree.get("name") or root.name), _task(tree, file, channels, modality), tuple(cases)
-    )
+    task = labels.described_task(modality, channels, tree, file)
+    return Cohort(str(tree.get("name") or root.name), task, tuple(cases))
 
 
 def _channels(tree: dict[str, Any], file: Path, modality: Modality) -> tuple[str, ...]:
@@ -68,15 +61,6 @@ def _channels(tree: dict[str, Any], file: Path, modality: Modality) -> tuple[str
     if len(set(channels)) < len(channels):
         return tuple(f"{name} {k}" for k, name in enumerate(channels))
     return channels
-
-
-def _task(tree: dict[str, Any], file: Path, channels: tuple[str, ...], modality: Modality) -> Task:
-    given = tree.get("labels")
-    if not isinstance(given, dict) or not given:
-        raise DataError(f"{file}: no 'labels'; expected names and values of the structures")
-    if all(str(key).lstrip("-").isdigit() for key in given):
-        return labels.organ_task(modality, channels, labels.from_msd(given, file))
-    return labels.nnunet_task(modality, channels, given, file)
 
 
 def _from_list(
@@ -94,8 +78,8 @@ def _from_list(
         label = entry.get("label")
         cases.append(
             Case(
-                id=_stem(image),
-                patient=_stem(image),
+                id=stem(image),
+                patient=stem(image),
                 images=dict.fromkeys(channels, image),
                 segmentation=_existing(root, label, where) if label else None,
             )
@@ -126,7 +110,7 @@ def _channel_files(root: Path, suffix: str) -> dict[str, dict[int, Path]]:
     found: dict[str, dict[int, Path]] = {}
     folder = root / f"images{suffix}"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        named = _CHANNEL_FILE.match(_stem(path)) if path.name.endswith(_ENDINGS) else None
+        named = _CHANNEL_FILE.match(stem(path)) if path.name.endswith(_ENDINGS) else None
         if named:
             found.setdefault(named["case"], {})[int(named["channel"])] = path
     return found
@@ -141,8 +125,3 @@ def _existing(root: Path, text: object, where: str) -> Path:
     if not tables.is_file(path):
         raise DataError(f"{where}: {path} does not exist; copy it there or remove the entry")
     return path
-
-
-def _stem(path: Path) -> str:
-    ending = next((e for e in _ENDINGS if path.name.endswith(e)), path.suffix)
-    return path.name.removesuffix(ending)

@@ -9,16 +9,18 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from penumbra.data.radiograph import assumed_affine
-from penumbra.data.slices import place_slices
+from penumbra.data.slices import place_datasets, place_slices
 from penumbra.data.volume import Volume, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
 
+SUFFIXES = (".dcm", ".dicom", ".zip")
 RADIOGRAPHY = {"CR", "DX", "RG", "MG", "RF", "XA", "PX", "IO"}
 NOT_IMAGES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "OT", "DOC"}
 MAX_FILES = 20_000
@@ -193,16 +195,8 @@ def _assemble(path: Path, series: list[Any]) -> Volume:
                 "give one radiograph, or a series with ImagePositionPatient"
             )
         return _radiograph(first)
-    sizes = {(int(d.Rows), int(d.Columns)) for d in series}
-    if len(sizes) > 1:
-        raise DataError(f"{path}: slices of different sizes {sorted(sizes)}; give one series")
-    refuse_size((*next(iter(sizes)), len(series)), path)
-    placed = place_slices(
-        path,
-        [[float(v) for v in d.ImagePositionPatient] for d in series],
-        [[float(v) for v in d.ImageOrientationPatient] for d in series],
-        (float(first.PixelSpacing[0]), float(first.PixelSpacing[1])),
-    )
+    placed = place_datasets(path, series)
+    refuse_size((int(first.Rows), int(first.Columns), len(series)), path)
     pixels = np.stack([_values(series[k]).T for k in placed.order], axis=-1)
     volume = in_ras(pixels, placed.affine, path)
     stated = first.get("SpacingBetweenSlices")
@@ -270,11 +264,4 @@ def _values(dataset: Any) -> np.ndarray:
 
 
 def _with_tags(volume: Volume, dataset: Any, told: list[tuple[str, str]]) -> Volume:
-    return Volume(
-        volume.array,
-        volume.affine,
-        volume.file_shape,
-        volume.file_affine,
-        volume.full_scale,
-        (*_said(dataset).items(), *told),
-    )
+    return replace(volume, tags=(*_said(dataset).items(), *told))

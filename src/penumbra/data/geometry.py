@@ -5,7 +5,7 @@ brought back to the scan's own shape and affine.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,11 @@ from scipy import sparse
 
 from penumbra.data import dicom, medmnist, metaimage, nifti, radiograph
 from penumbra.data.body import bounding_box
-from penumbra.data.volume import Volume, from_ras, spacing_of
+from penumbra.data.volume import Volume, apart_mm, as_labels, from_ras, spacing_of
 from penumbra.errors import DataError
+
+SUFFIXES = (*nifti.SUFFIXES, *metaimage.SUFFIXES, *radiograph.SUFFIXES, *dicom.SUFFIXES)
+"""Of the files that ``load_volume`` reads; a series may also be a folder, or have no suffix."""
 
 Box = tuple[tuple[int, int], ...]
 """Start and stop along each axis."""
@@ -69,26 +72,35 @@ def load_volume(path: Path, *, frame: int | None = None, label: bool = False) ->
         raise DataError(f"{path}: no such file or folder; check the path")
     if name.endswith(nifti.SUFFIXES):
         return nifti.read(path, frame=frame, label=label)
-    if name.endswith((".mha", ".mhd")):
+    if name.endswith(metaimage.SUFFIXES):
         return metaimage.read(path, label=label)
     if name.endswith(radiograph.SUFFIXES):
         return radiograph.read(path, label=label)
-    if path.is_dir() or name.endswith((".zip", ".dcm", ".dicom")) or dicom.is_dicom(path):
-        return dicom.read(path)
+    if path.is_dir() or name.endswith(dicom.SUFFIXES) or dicom.is_dicom(path):
+        volume = dicom.read(path)
+        return replace(volume, array=as_labels(volume.array, path)) if label else volume
     raise DataError(
         f"{path}: unknown kind of file; NIfTI (.nii, .nii.gz), MetaImage (.mha), "
         "DICOM (folder, .zip, .dcm) and PNG/JPEG are read"
     )
 
 
+def stem(path: Path) -> str:
+    """A file's name without the suffix of its format, in whatever capitals.
+
+    Example:
+        >>> stem(Path("scans/BraTS2021_00000_t1.NII.GZ"))
+        'BraTS2021_00000_t1'
+    """
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
 def same_grid(a: Volume, b: Volume) -> bool:
     """Whether two volumes have one shape and lie within half a voxel of each other everywhere."""
     if a.array.shape != b.array.shape:
         return False
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.array.shape])).reshape(a.array.ndim, -1)
-    offset = (a.affine - b.affine)[:3, : a.array.ndim] @ corners
-    offset += (a.affine - b.affine)[:3, 3:]
-    return bool(np.abs(offset).max() <= 0.5 * min(a.spacing_mm))
+    return apart_mm(a.affine, b.affine, a.array.shape) <= 0.5 * min(a.spacing_mm)
 
 
 def weights_1d(source: int, target: int) -> sparse.csr_array:
@@ -163,9 +175,9 @@ def _resample_in_box(
     mask: Shaped[np.ndarray, "*space"], shape: Sequence[int]
 ) -> tuple[Float[np.ndarray, "*part"], tuple[slice, ...]]:
     """``resample`` of a mask, computed only where it is not zero; and where that is."""
-    window = []
-    part = mask[tuple(slice(low, high) for low, high in bounding_box(mask))].astype(np.float32)
-    for axis, ((low, high), target) in enumerate(zip(bounding_box(mask), shape, strict=True)):
+    window, box = [], bounding_box(mask)
+    part = mask[tuple(slice(low, high) for low, high in box)].astype(np.float32)
+    for axis, ((low, high), target) in enumerate(zip(box, shape, strict=True)):
         weights = weights_1d(mask.shape[axis], target)[:, low:high]
         rows = np.flatnonzero(np.diff(weights.indptr))
         window.append(slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0))

@@ -21,13 +21,30 @@ def names_of(root: Path, segmentations: Iterable[Path]) -> dict[int, str]:
         description = root / file
         if description.is_file():
             tree = tables.read_json(description)
-            given = tree.get("labels", tree if file == "labels.json" else None)
+            table = tree if isinstance(tree, dict) else {"labels": tree}
+            given = table.get("labels", table if file == "labels.json" else None)
             if given:
                 return from_msd(given, description)
     values = {0}
     for path in segmentations:
         values.update(int(v) for v in np.unique(load_volume(path, label=True).array))
     return {v: "background" if v == 0 else f"label {v}" for v in sorted(values)}
+
+
+def described_task(
+    modality: Modality, channels: tuple[str, ...], tree: object, source: Path
+) -> Task:
+    """The task of a dataset.json, in the Decathlon's or in nnU-Net's way of naming labels.
+
+    Raises:
+        DataError: it does not name labels.
+    """
+    given = tree.get("labels") if isinstance(tree, dict) else None
+    if not isinstance(given, dict) or not given:
+        raise DataError(f"{source}: no 'labels'; expected names and values of the structures")
+    if all(str(key).lstrip("-").isdigit() for key in given):
+        return organ_task(modality, channels, from_msd(given, source))
+    return nnunet_task(modality, channels, given, source)
 
 
 def from_msd(given: object, source: Path) -> dict[int, str]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from skimage.draw import polygon2mask
 
 from penumbra.data import geometry, radiograph, tables
-from penumbra.data.volume import refuse_size
+from penumbra.data.volume import by, refuse_size
 from penumbra.errors import DataError
 from penumbra.types import Case
 
@@ -67,8 +67,8 @@ def read_mask(
             mask = np.asarray(geometry.load_volume(path, label=True).array > 0)
     if mask.shape != shape:
         raise DataError(
-            f"{path}: the mask '{name}' is {_x(mask.shape)}, the image of case {case.id} "
-            f"{_x(shape)}; resample the mask to the image"
+            f"{path}: the mask '{name}' is {by(mask.shape)}, the image of case {case.id} "
+            f"{by(shape)}; resample the mask to the image"
         )
     return mask
 
@@ -189,7 +189,3 @@ def _tree(path: Path, changed_ns: int) -> dict[str, Any]:
 @lru_cache(maxsize=4)
 def _rows(path: Path, changed_ns: int) -> list[dict[str, str]]:
     return tables.read_csv(path, required=("Path", "finding", "x", "y", "width", "height"))
-
-
-def _x(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from penumbra.data.nifti import as_labels
-from penumbra.data.volume import Volume, in_ras, refuse_size
+from penumbra.data.volume import Volume, as_labels, in_ras, refuse_size
 from penumbra.errors import DataError
 
+SUFFIXES = (".mha", ".mhd")
 _TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -51,6 +51,8 @@ def _parse(path: Path) -> tuple[np.ndarray, np.ndarray]:
         refuse_size(shape, path)
         if len(shape) != 3:
             raise ValueError(f"{len(shape)} axes where 3 are expected")
+        if fields.get("ElementNumberOfChannels", "1") != "1":
+            raise ValueError("voxels hold several numbers where one is expected")
         order = ">" if fields.get("BinaryDataByteOrderMSB", "False").lower() == "true" else "<"
         dtype = np.dtype(order + _TYPES[fields["ElementType"]])
         size = int(np.prod(shape)) * dtype.itemsize

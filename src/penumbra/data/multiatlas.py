@@ -9,6 +9,7 @@ from pathlib import Path
 
 from penumbra.data import labels
 from penumbra.data.acquisition import protocol_of
+from penumbra.data.geometry import stem
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality
 
@@ -38,8 +39,8 @@ def read(root: Path, modality: Modality) -> Cohort:
         )
     cases = tuple(
         Case(
-            id=_stem(path),
-            patient=_stem(path),
+            id=stem(path),
+            patient=stem(path),
             images={modality: path},
             segmentation=segmentations.get(key),
             protocol=protocol_of(path, modality),
@@ -61,8 +62,8 @@ def _by_number(folder: Path) -> dict[str, Path]:
     """Files by the number at the end of their name, which an image shares with its label."""
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.nii*")):
-        number = _NUMBER.search(_stem(path))
-        key = number[1] if number else _stem(path)
+        number = _NUMBER.search(stem(path))
+        key = number[1] if number else stem(path)
         if key in found:
             raise DataError(f"{path}: has the same number as {found[key].name}; keep one")
         found[key] = path

@@ -1,6 +1,8 @@
 """NIfTI files, read with distrust: sizes against the file before anything is allocated."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -8,7 +10,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from penumbra.data.volume import Volume, in_ras, refuse_size
+from penumbra.data.volume import Volume, as_labels, by, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -45,15 +47,8 @@ def read(path: Path, *, frame: int | None = None, label: bool = False) -> Volume
         DataError: unreadable, truncated, 4-D without ``frame``, or labels that are not integers.
     """
     image = _open(path)
-    try:
-        # A header's scale may overflow; what is not finite is judged with the image (scan.finite).
-        with np.errstate(invalid="ignore", over="ignore"):
-            array = _voxels(image, path, frame, label)
-    except _BROKEN as error:
-        raise DataError(
-            f"{path}: cannot be read to its end ({first_line(error)}); "
-            "the file is truncated or damaged, copy it again"
-        ) from error
+    with _to_the_end(path):
+        array = _voxels(image, path, frame, label)
     return in_ras(array, image.affine, path)
 
 
@@ -64,13 +59,8 @@ def read_all(path: Path) -> list[Volume]:
         DataError: unreadable or truncated.
     """
     image = _open(path)
-    try:
+    with _to_the_end(path):
         array = np.asarray(image.dataobj, dtype=np.float32)
-    except _BROKEN as error:
-        raise DataError(
-            f"{path}: cannot be read to its end ({first_line(error)}); "
-            "the file is truncated or damaged, copy it again"
-        ) from error
     array = array if array.ndim == 4 else array[..., None]
     return [in_ras(array[..., k], image.affine, path) for k in range(array.shape[3])]
 
@@ -88,7 +78,7 @@ def _open(path: Path) -> nib.Nifti1Image:
     claimed = int(np.prod(shape, dtype=np.int64)) * image.get_data_dtype().itemsize
     if claimed > path.stat().st_size * ratio:
         raise DataError(
-            f"{path}: the header claims {'x'.join(map(str, shape))} voxels, more than its "
+            f"{path}: the header claims {by(shape)} voxels, more than its "
             f"{path.stat().st_size} bytes can hold; the file is truncated, copy it again"
         )
     if len(shape) not in (3, 4):
@@ -96,39 +86,33 @@ def _open(path: Path) -> nib.Nifti1Image:
     return image
 
 
+@contextmanager
+def _to_the_end(path: Path) -> Iterator[None]:
+    try:
+        # A header's scale may overflow; what is not finite is judged with the image (scan.finite).
+        with np.errstate(invalid="ignore", over="ignore"):
+            yield
+    except _BROKEN as error:
+        raise DataError(
+            f"{path}: cannot be read to its end ({first_line(error)}); "
+            "the file is truncated or damaged, copy it again"
+        ) from error
+
+
 def _voxels(image: nib.Nifti1Image, path: Path, frame: int | None, label: bool) -> np.ndarray:
+    frames = image.shape[3] if len(image.shape) == 4 else 1
+    if frame is None and frames > 1:
+        raise DataError(
+            f"{path}: holds {frames} volumes where one is expected; split it, or name its "
+            "channels in dataset.json"
+        )
+    if (frame or 0) >= frames:
+        raise DataError(
+            f"{path}: holds {frames} channel(s), and channel {frame} was asked for; give every "
+            "channel a file of its own, or one 4-D file to all"
+        )
     proxy = image.dataobj
-    if len(image.shape) == 4:
-        frames = image.shape[3]
-        if frame is None and frames > 1:
-            raise DataError(
-                f"{path}: holds {frames} volumes where one is expected; split it, or name its "
-                "channels in dataset.json"
-            )
-        if (frame or 0) >= frames:
-            raise DataError(f"{path}: has {frames} channels; channel {frame} was asked for")
-        array = np.asarray(proxy[..., frame or 0])
-    else:
-        array = np.asarray(proxy)
+    array = np.asarray(proxy[..., frame or 0] if len(image.shape) == 4 else proxy)
     if label:
         return as_labels(array, path)
     return np.asarray(array, dtype=np.float32)
-
-
-def as_labels(array: np.ndarray, path: Path) -> np.ndarray:
-    """Label values as integers.
-
-    Raises:
-        DataError: a value is not a whole number.
-    """
-    if np.issubdtype(array.dtype, np.integer):
-        return array
-    rounded = np.rint(array)
-    wrong = ~(np.abs(array) < 2**31) | (rounded != array)
-    if wrong.any():
-        bad = array[wrong].flat[0]
-        raise DataError(
-            f"{path}: label value {bad} is not a whole number; "
-            "write class ids, not probabilities, into a segmentation"
-        )
-    return rounded.astype(np.int32)

@@ -46,7 +46,7 @@ def write_phantom(
         scanners: how many of the three training scanners are used.
 
     Raises:
-        ConfigError: fewer than three cases, a shape of the wrong length or under 16, ...
+        ConfigError: fewer than three cases, a shape of the wrong length or under 8, ...
         DataError: ``root`` holds files already.
     """
     shape = SHAPES[modality] if shape is None else shape

@@ -1,8 +1,13 @@
-"""What a case's files show on one slice, to look at before anything is trained."""
+"""What a case's files show on one slice, and what every picture of a slice has in common."""
+
+import base64
+import io
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Shaped, UInt8
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from penumbra.data.geometry import load_volume
@@ -35,8 +40,7 @@ def plot(case: Case) -> Figure:
         outlines.append((read_mask(case, name, path, first.array.shape), "dashed"))
     marked = np.sum([mask for mask, _ in outlines], 0) if outlines else np.zeros(1)
     at = _fullest(marked if marked.any() else first.array - first.array.min())
-    spacing = first.spacing_mm
-    aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
+    aspect = aspect_of(first.spacing_mm)
     figure = Figure(figsize=(3.2 * len(volumes), 3.6), layout="constrained")
     for axes, (channel, volume) in zip(
         figure.subplots(1, len(volumes), squeeze=False)[0], volumes.items(), strict=True
@@ -61,6 +65,32 @@ def axial(array: Shaped[np.ndarray, "*space"], at: int | None) -> Shaped[np.ndar
         [[3, 1], [2, 0]]
     """
     return np.asarray(array) if at is None else np.asarray(array[::-1, ::-1, at]).T
+
+
+def aspect_of(spacing_mm: Sequence[float]) -> float:
+    """Height of a pixel of ``axial`` over its width.
+
+    Example:
+        >>> aspect_of((1.0, 2.0, 5.0)), aspect_of((1.0, 2.0))
+        (2.0, 0.5)
+    """
+    first, second = spacing_mm[:2]
+    return second / first if len(spacing_mm) == 3 else first / second
+
+
+def size_within(shape: Sequence[int], aspect: float, side: int) -> tuple[int, int]:
+    """Width and height in which a slice is shown true to scale, the longer ``side`` pixels."""
+    height, width = shape[:2]
+    scale = side / max(height * aspect, width)
+    return max(1, round(width * scale)), max(1, round(height * aspect * scale))
+
+
+def data_url(picture: UInt8[np.ndarray, "..."] | Image.Image) -> str:
+    """A picture as a link that holds it, in PNG."""
+    whole = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    file = io.BytesIO()
+    whole.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def innermost(mask: Bool[np.ndarray, "h w"]) -> tuple[float, float]:

@@ -104,6 +104,8 @@ def prepare(case: Case, task: Task, settings: Data) -> Prepared:
     crop = _crop_box(body, labels, task.modality)
     window = tuple(slice(start, stop) for start, stop in crop)
     image, body = image[:, *window], body[window]
+    for k in present:
+        scan.refuse_flat(image[k], case.images[task.channels[k]])
     _to_units(image, body, task.modality, present, reference.full_scale)
     placed = _place(reference, crop, settings, task.modality)
     segmentation = None if labels is None else _fit_labels(labels[window], placed)
@@ -154,10 +156,7 @@ def _crop_box(
     if modality == "xray":
         return tuple((0, n) for n in body.shape)
     inside = body if labels is None else body | (labels > 0)
-    return tuple(
-        (max(0, low - MARGIN), min(n, high + MARGIN))
-        for (low, high), n in zip(bounding_box(inside), body.shape, strict=True)
-    )
+    return bounding_box(inside, margin=[MARGIN] * inside.ndim)
 
 
 def _to_units(

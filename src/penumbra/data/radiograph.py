@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from penumbra.data.volume import Volume, refuse_size
+from penumbra.data.volume import Volume, as_labels, refuse_size
 from penumbra.errors import DataError, first_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -20,18 +20,19 @@ DETECTOR_MM = 430.0
 def read(path: Path, *, label: bool = False) -> Volume:
     """Grey values as float32 (a label's as integers) and the detector's full range, 2^bits - 1.
 
-    Colour is turned to grey by the ITU-R 601 weights. A 16-bit file is taken to hold the smallest
-    usual bit depth (10, 12, 14, 16) that fits its largest value. Such files know no millimetres:
-    the picture is taken to show a whole detector (``assumed_affine``).
+    Colour is turned to grey by the ITU-R 601 weights; of a label's palette the numbers are read.
+    A 16-bit file is taken to hold the smallest usual bit depth (10, 12, 14, 16) that fits its
+    largest value. Such files know no millimetres: the picture is taken to show a whole detector
+    (``assumed_affine``).
 
     Raises:
-        DataError: not an image, damaged, or larger than can be read.
+        DataError: not an image, damaged, larger than can be read, or labels that are not integers.
     """
-    array = _grey(path)
+    array = _grey(path, palette=label)
     bits = next((b for b in _BIT_DEPTHS if array.max(initial=0) < 2**b), 16)
     affine = assumed_affine(array.shape)
     return Volume(
-        array.astype(np.int32 if label else np.float32),
+        as_labels(array, path) if label else array.astype(np.float32),
         affine,
         tuple(array.shape),
         affine,
@@ -64,9 +65,12 @@ def _opened(path: Path) -> Image.Image:
     return image
 
 
-def _grey(path: Path) -> np.ndarray:
+def _grey(path: Path, *, palette: bool = False) -> np.ndarray:
+    """Grey values; of a picture with a palette its numbers instead, where they are asked for."""
     with _opened(path) as image:
         try:
+            if palette and image.mode == "P":
+                return np.asarray(image)
             if image.mode in {"1", "L", "I;16", "I;16B", "I", "F"}:
                 return np.asarray(image).astype(np.float32)
             return np.asarray(image.convert("L"))

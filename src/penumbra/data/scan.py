@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Integer
 
 from penumbra.data import masks
 from penumbra.data.geometry import load_volume, same_grid
-from penumbra.data.volume import Volume
+from penumbra.data.volume import Volume, by
 from penumbra.errors import DataError
 from penumbra.types import Case, Task
 
@@ -44,7 +44,7 @@ def refuse_other_grid(a: Volume, b: Volume, first: Path, second: Path) -> None:
     """
     if a.array.shape != b.array.shape:
         raise DataError(
-            f"{second}: shape {_x(b.file_shape)} differs from {_x(a.file_shape)} of {first.name}; "
+            f"{second}: shape {by(b.file_shape)} differs from {by(a.file_shape)} of {first.name}; "
             "resample both to one grid"
         )
     if not same_grid(a, b):
@@ -68,12 +68,21 @@ def finite(
     if not finite.all():
         notes.append(f"{path.name}: {int((~finite).sum())} NaN or infinite voxels set to minimum")
         array = np.where(finite, array, array[finite].min())
+    refuse_flat(array, path)
+    return array
+
+
+def refuse_flat(array: Float[np.ndarray, "*space"], path: Path) -> None:
+    """Refuse an image, or the part of it that shows the body, in which nothing is to be seen.
+
+    Raises:
+        DataError: all voxels are equal.
+    """
     if array.min() == array.max():
         raise DataError(
             f"{path}: every voxel is {array.flat[0]:g}, the image is empty; "
             "export it again or remove the case"
         )
-    return array
 
 
 def read_labels(case: Case, task: Task, reference: Volume) -> Integer[np.ndarray, "*space"] | None:
@@ -86,13 +95,22 @@ def read_labels(case: Case, task: Task, reference: Volume) -> Integer[np.ndarray
     if case.segmentation is None or not task.classes:
         return None
     volume = load_volume(case.segmentation, label=True)
-    labels = np.asarray(volume.array)
     refuse_other_grid(reference, volume, next(iter(case.images.values())), case.segmentation)
-    values = np.unique(labels)
-    unknown = [int(v) for v in values if int(v) not in task.label_values]
+    return class_indices(volume.array, task, case.segmentation)
+
+
+def class_indices(
+    labels: Integer[np.ndarray, "*space"], task: Task, path: Path
+) -> Integer[np.ndarray, "*space"]:
+    """Label values as class indices, -1 where ignored, in the smallest type that holds them.
+
+    Raises:
+        DataError: a value that the task does not know.
+    """
+    unknown = [int(v) for v in np.unique(labels) if int(v) not in task.label_values]
     if unknown:
         raise DataError(
-            f"{case.segmentation}: label value {unknown[0]} is out of range; the task knows "
+            f"{path}: label value {unknown[0]} is out of range; the task knows "
             f"{', '.join(map(str, sorted(task.label_values)))}; correct the file or the label table"
         )
     known = np.array(sorted(task.label_values))
@@ -125,7 +143,3 @@ def read_regions(
     if case.roi is not None:
         regions[0] = masks.read_mask(case, masks.ROI, case.roi, shape)
     return {index: mask for index, mask in regions.items() if mask.any()}
-
-
-def _x(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

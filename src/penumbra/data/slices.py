@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +23,24 @@ class Placed:
     order: tuple[int, ...]
     affine: Float[np.ndarray, "4 4"]
     step_mm: float
+
+
+def place_datasets(path: Path, datasets: Sequence[Any]) -> Placed:
+    """``place_slices`` of single-frame DICOM datasets.
+
+    Raises:
+        DataError: as ``place_slices``; or slices of different sizes.
+    """
+    sizes = {(int(d.Rows), int(d.Columns)) for d in datasets}
+    if len(sizes) > 1:
+        raise DataError(f"{path}: slices of different sizes {sorted(sizes)}; give one series")
+    first = datasets[0]
+    return place_slices(
+        path,
+        [[float(v) for v in d.ImagePositionPatient] for d in datasets],
+        [[float(v) for v in d.ImageOrientationPatient] for d in datasets],
+        (float(first.PixelSpacing[0]), float(first.PixelSpacing[1])),
+    )
 
 
 def place_slices(

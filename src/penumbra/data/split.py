@@ -15,6 +15,8 @@ from penumbra.errors import DataError
 from penumbra.files import write_text
 from penumbra.types import Cohort, Part
 
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
 
 def draw(
     cohort: Cohort,
@@ -28,7 +30,7 @@ def draw(
 
     Given parts are kept. Patients without one are drawn at random; when every patient has one but
     validation or test is missing, it is drawn from the training patients. Shares are of all
-    patients, and a drawn part has at least one.
+    patients, and a drawn part has at least one as long as there are patients to draw.
 
     Args:
         holdout_site: this site's patients are the test part, and no others (``leave_out``).
@@ -43,7 +45,7 @@ def draw(
     parts: dict[str, Part | None] = {}
     for case in cohort.cases:
         parts[case.patient] = parts.get(case.patient) or case.part
-    if not all(part in parts.values() for part in ("train", "val", "test")) and len(parts) < 3:
+    if not set(PARTS) <= set(parts.values()) and len(parts) < 3:
         raise DataError(
             f"{cohort.name}: {len(parts)} patient(s) cannot be split into train, val and test; "
             "three are needed at least"
@@ -56,13 +58,17 @@ def draw(
     shares: dict[Part, float] = {"test": test, "val": val}
     if holdout_site is not None:
         del shares["test"]
+    empty = set(PARTS) - set(taken)
     for part, share in shares.items():
         have = taken.count(part)
         if not free and have:
             continue
         wanted = max(round(share * len(parts)), 1) - have
-        for _ in range(min(wanted, len(order) - 1)):
+        # Others without anybody come first; else one patient stays in training.
+        reserved = len(empty - {part}) or int(have > 0 or not free)
+        for _ in range(min(wanted, len(order) - reserved)):
             drawn[order.pop()] = part
+        empty.discard(part)
     final = {p: drawn.get(p) or part for p, part in parts.items()}
     return replace(cohort, cases=tuple(replace(c, part=final[c.patient]) for c in cohort.cases))
 
@@ -126,10 +132,7 @@ def write(cohort: Cohort, path: Path) -> str:
     tree = {
         "cohort": cohort.name,
         "hash": digest(cohort),
-        "parts": {
-            part: [c.id for c in cohort.cases if c.part == part]
-            for part in ("train", "val", "test")
-        },
+        "parts": {part: [c.id for c in cohort.cases if c.part == part] for part in PARTS},
     }
     write_text(path, json.dumps(tree, indent=1))
     return str(tree["hash"])

@@ -21,7 +21,7 @@ from penumbra.config import Data
 from penumbra.data import medmnist
 from penumbra.data.geometry import Geometry
 from penumbra.data.preprocess import Prepared, prepare
-from penumbra.errors import DataError
+from penumbra.errors import DataError, WriteError
 from penumbra.files import building, sweep
 from penumbra.types import Case, Cohort, Task
 
@@ -99,13 +99,13 @@ def build(
         progress: called as (done, of, case id) after each case.
 
     Raises:
-        DataError: a case cannot be read and ``settings.on_error`` is "stop"; none can be; the
-            folder cannot be written.
+        DataError: a case cannot be read and ``settings.on_error`` is "stop", or none can be.
+        WriteError: the folder cannot be written, whatever ``on_error`` says.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
+        raise WriteError(
             f"{folder}: cannot be created ({error.strerror}); choose another"
         ) from error
     sweep(folder)
@@ -116,7 +116,7 @@ def build(
             if not is_whole(place):
                 _write(prepare(case, cohort.task, settings), place)
         except DataError as error:
-            if settings.on_error == "stop":
+            if settings.on_error == "stop" or isinstance(error, WriteError):
                 raise
             skipped[case.id] = str(error)
         else:
@@ -137,7 +137,7 @@ def key_of(case: Case, task: Task, settings: Data) -> str:
         "format": FORMAT,
         "id": case.id,
         "images": sorted(case.images),
-        "masks": sorted(case.masks),
+        "masks": list(case.masks),  # as their files are listed
         "files": [None if p is None else fingerprint(p) for p in paths],
         "task": [task.modality, task.channels, task.classes, sorted(task.label_values.items())],
         "findings": task.findings,
@@ -197,7 +197,7 @@ def _write(prepared: Prepared, place: Path) -> None:
                 if not is_whole(place):  # else another process was first, which is as good
                     raise
     except OSError as error:
-        raise DataError(
+        raise WriteError(
             f"{place}: cannot be written ({error.strerror}); free space or choose another folder"
         ) from error
 

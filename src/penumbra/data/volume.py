@@ -1,11 +1,12 @@
 """One image as read from a file: voxels in RAS+ order (or rows and columns) and where they lie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Integer, Shaped
 
 from penumbra.errors import DataError
 
@@ -20,7 +21,7 @@ class Volume:
     Attributes:
         array: voxels [x, y, z] toward right, anterior, superior; [rows, columns] for a radiograph.
             float32 for images; a label file keeps an integer type.
-        affine: voxel index -> mm in RAS+; identity for a radiograph without pixel spacing.
+        affine: voxel index -> mm in RAS+; assumed for a radiograph without pixel spacing.
         file_shape, file_affine: the grid as the file stores it, before reorientation.
         full_scale: the largest value that the detector or format can hold, where that is known.
         tags: what the header says about the acquisition, for DICOM.
@@ -47,6 +48,20 @@ def spacing_of(affine: Float[np.ndarray, "4 4"], dim: int) -> tuple[float, ...]:
         (2.0, 2.0, 5.0)
     """
     return tuple(float(s) for s in np.linalg.norm(affine[:3, :dim], axis=0))
+
+
+def apart_mm(
+    a: Float[np.ndarray, "4 4"], b: Float[np.ndarray, "4 4"], shape: Sequence[int]
+) -> float:
+    """How far two grids of one shape lie apart along any axis, at the corner where it is most.
+
+    Example:
+        >>> apart_mm(np.eye(4), np.diag([1.0, 1.5, 1.0, 1.0]), (3, 3, 3))
+        1.0
+    """
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(len(shape), -1)
+    offset = (a - b)[:3, : len(shape)] @ corners + (a - b)[:3, 3:]
+    return float(np.abs(offset).max())
 
 
 def in_ras(
@@ -81,6 +96,35 @@ def from_ras(
     return nib.orientations.apply_orientation(array, turn)
 
 
+def by(shape: Sequence[int]) -> str:
+    """Sizes as a reader writes them.
+
+    Example:
+        >>> by((240, 240, 155))
+        '240x240x155'
+    """
+    return "x".join(map(str, shape))
+
+
+def as_labels(array: Shaped[np.ndarray, "*space"], path: Path) -> Integer[np.ndarray, "*space"]:
+    """Label values as integers.
+
+    Raises:
+        DataError: a value is not a whole number.
+    """
+    if np.issubdtype(array.dtype, np.integer):
+        return array
+    rounded = np.rint(array)
+    wrong = ~(np.abs(array) < 2**31) | (rounded != array)
+    if wrong.any():
+        bad = array[wrong].flat[0]
+        raise DataError(
+            f"{path}: label value {bad} is not a whole number; "
+            "write class ids, not probabilities, into a segmentation"
+        )
+    return rounded.astype(np.int32)
+
+
 def refuse_size(shape: tuple[int, ...], path: Path) -> None:
     """Check a header's sizes before anything is allocated.
 
@@ -92,7 +136,7 @@ def refuse_size(shape: tuple[int, ...], path: Path) -> None:
         voxels *= int(size)
     if not shape or min(shape) < 1 or voxels > MAX_VOXELS:
         raise DataError(
-            f"{path}: the header claims a size of {'x'.join(map(str, shape))}, which is "
+            f"{path}: the header claims a size of {by(shape)}, which is "
             f"{'empty' if voxels < 1 else f'more than {MAX_VOXELS} voxels'}; "
             "the file is damaged or not an image of one scan"
         )

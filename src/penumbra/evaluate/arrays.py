@@ -19,3 +19,13 @@ def as_numpy(array: Array) -> NDArray[Any]:
         plain = array.detach().cpu()
         return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     return np.asarray(array)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Places of at most ``most`` of ``count`` things, evenly spread, both ends among them.
+
+    Example:
+        >>> evenly(10, 4), evenly(2, 8)
+        ([0, 3, 6, 9], [0, 1])
+    """
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round()).astype(int).tolist()

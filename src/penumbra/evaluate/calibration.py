@@ -196,14 +196,6 @@ def weighted_ece(
     return np.divide(gap.sum(axis=1), total, out=np.full_like(total, np.nan), where=total > 0)
 
 
-def mce(tally: Tally, *, scheme: Scheme = "width") -> float:
-    """The largest gap between hit rate and confidence over the bins that hold a prediction."""
-    if not tally.n:
-        return float("nan")
-    curve = reliability(tally, scheme=scheme)
-    return float(np.nanmax(np.abs(curve.accuracy - curve.confidence)))
-
-
 def brier(tally: Tally) -> float:
     r"""Mean squared distance to the truth: $\sum_c (p_c - y_c)^2$ in 0..2 for classes, $(p - y)^2$
     in 0..1 for a Bernoulli label. NaN for an empty tally."""

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Integer
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from penumbra.data import body
 from penumbra.evaluate.arrays import Array, as_numpy
 from penumbra.types import IGNORE
 
@@ -156,16 +157,7 @@ def bounding_box(
     mask: Bool[np.ndarray, "*space"], *, margin: Sequence[int] | None = None
 ) -> tuple[slice, ...]:
     """The smallest box that holds every voxel of a mask that has some, widened by ``margin``."""
-    box = [slice(0, n) for n in mask.shape]
-    for axis in range(mask.ndim):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        filled = np.flatnonzero(mask[tuple(box)].any(axis=others))
-        box[axis] = slice(int(filled[0]), int(filled[-1]) + 1)
-    reach = margin or [0] * mask.ndim
-    return tuple(
-        slice(max(side.start - more, 0), min(side.stop + more, size))
-        for side, more, size in zip(box, reach, mask.shape, strict=True)
-    )
+    return tuple(slice(low, high) for low, high in body.bounding_box(mask, margin=margin))
 
 
 def widen(mask: Bool[np.ndarray, "*space"], reach: Sequence[int]) -> Bool[np.ndarray, "*space"]:

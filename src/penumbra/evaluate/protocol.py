@@ -114,7 +114,7 @@ def summarise_review(
     *,
     part: str,
     risk: tuple[str, str] = ("dice", MEAN),
-    failure: float = 0.5,
+    failure: float = selective.POOR_DICE,
     target: float = 0.05,
 ) -> list[Row]:
     """What must be reviewed so that at most ``target`` of all cases are failures left unseen.

@@ -24,6 +24,9 @@ RANKED_BY = ("uncertainty/trust", "uncertainty/disagreement", "uncertainty/epist
 """The case scores that rank cases for review, the first that a model has: the one that validation
 patients chose, else what there is of it."""
 
+POOR_DICE = 0.5
+"""A segmentation below this Dice, mean over regions, has failed: a reviewer should see it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RiskCoverage:

@@ -10,6 +10,8 @@ from penumbra.errors import DataError, first_line
 def fetch_series(url: str, folder: Path, *, study: str, series: str) -> Path:
     """Retrieve one series (WADO-RS) into ``folder``, one file per instance, named by number.
 
+    Instances that an earlier fetch has left there are removed: they would be another series.
+
     Raises:
         DataError: the server does not answer, or has no such series.
     """
@@ -21,6 +23,8 @@ def fetch_series(url: str, folder: Path, *, study: str, series: str) -> Path:
     if not found:
         raise DataError(f"{url}: has no instance of series {series}; check the two identifiers")
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9]" * 5 + ".dcm"):
+        old.unlink()
     for number, dataset in enumerate(found, start=1):
         dataset.save_as(folder / f"{number:05d}.dcm", enforce_file_format=True)
     return folder

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from penumbra.bayes.gaussian import GaussianLayer
-from penumbra.bayes.layer import Draw, normal, pinned, stochastic_layers
+from penumbra.bayes.layer import normal, pinned, stochastic_layers
 from penumbra.errors import DataError
 from penumbra.files import atomic, write_text
 from penumbra.model import Network
@@ -45,16 +45,16 @@ class Noisy(nn.Module):
     @property
     def noise_size(self) -> int:
         """Random weights of the network; at least 1, which is ignored when there are none."""
-        return max(1, sum(_size(layer) for layer in self.layers))
+        return max(1, sum(layer.size for layer in self.layers))
 
     def forward(
         self, image: Float[Tensor, "b c *space"], noise: Float[Tensor, " n"]
     ) -> tuple[Tensor, ...]:
         draws, start = [], 0
         for layer in self.layers:
-            stop = start + _size(layer)
-            draws.append(_drawn(layer, noise[start:stop]))
-            start = stop
+            weight, bias = noise[start : start + layer.size].tensor_split([layer.weight.numel()])
+            draws.append(layer.displaced(weight.view(layer.weight.shape), bias))
+            start += layer.size
         with pinned(self.layers, draws):
             output = self.network(image)
         logits = [output.segmentation, output.findings]
@@ -147,7 +147,7 @@ def _described(model: Trained, module: Noisy, off: float) -> dict[str, Any]:
         "window_hu": list(model.config.data.window_hu) if model.config.modality == "ct" else None,
         "classes": list(model.task.classes),
         "findings": list(model.task.findings),
-        "noise": {name: _size(layer) for name, layer in zip(names, module.layers, strict=True)},
+        "noise": {name: layer.size for name, layer in zip(names, module.layers, strict=True)},
         "temperature": calibration.temperature,
         "finding_temperature": calibration.finding_temperature,
         "differs_from_torch_by": off,
@@ -158,17 +158,3 @@ def _described(model: Trained, module: Noisy, off: float) -> dict[str, Any]:
 
 OUTPUTS = {"segmentation": "classes", "findings": "findings"}
 TOLERANCE = 1e-4
-
-
-def _size(layer: GaussianLayer) -> int:
-    return layer.weight.numel() + (0 if layer.bias is None else layer.bias.numel())
-
-
-def _drawn(layer: GaussianLayer, noise: Float[Tensor, " n"]) -> Draw:
-    sigma, bias_sigma = layer.sigma()
-    count = layer.weight.numel()
-    weight = layer.weight + sigma * noise[:count].view(layer.weight.shape)
-    bias = None
-    if layer.bias is not None and bias_sigma is not None:
-        bias = layer.bias + bias_sigma * noise[count:]
-    return layer.operation.prepare(weight), bias

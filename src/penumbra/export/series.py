@@ -8,7 +8,8 @@ import nibabel
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from penumbra.data.slices import place_slices
+from penumbra.data.slices import place_datasets
+from penumbra.data.volume import apart_mm
 from penumbra.errors import DataError
 
 TOLERANCE_MM = 0.01
@@ -54,15 +55,7 @@ def read_series(folder: Path) -> Series:
             f"{folder}: {len(series)} image series with positions in space; "
             "give the folder of the one series that was predicted"
         )
-    sizes = {(int(d.Rows), int(d.Columns)) for d in found}
-    if len(sizes) > 1:
-        raise DataError(f"{folder}: slices of different sizes {sorted(sizes)}; give one series")
-    placed = place_slices(
-        folder,
-        [[float(v) for v in d.ImagePositionPatient] for d in found],
-        [[float(v) for v in d.ImageOrientationPatient] for d in found],
-        (float(found[0].PixelSpacing[0]), float(found[0].PixelSpacing[1])),
-    )
+    placed = place_datasets(folder, found)
     ordered = tuple(found[k] for k in placed.order)
     for dataset in ordered:
         # Often wrong, and it would be copied into what we write; positions are what counts.
@@ -83,9 +76,7 @@ def read_frames(path: Path, series: Series) -> Shaped[np.ndarray, "frames rows c
             f"{path}: shape {image.shape[:3]}, but the series has {series.shape} columns, rows "
             "and slices; give the series that was predicted"
         )
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in series.shape])).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    off_mm = float(np.abs((image.affine - series.affine) @ corners).max())
+    off_mm = apart_mm(image.affine, series.affine, series.shape)
     if off_mm > TOLERANCE_MM:
         raise DataError(
             f"{path}: lies {off_mm:.2f} mm off the series; give the series that was predicted"

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float, Integer
 
 from penumbra import progress
-from penumbra.assess.calibrate import POOR_DICE, sample_voxels
+from penumbra.assess.calibrate import sample_voxels
 from penumbra.assess.curves import diagram, risk_coverage, table_line, table_text
 from penumbra.bayes.temperature import apply_temperature, fit_temperature
+from penumbra.data.scan import class_indices
 from penumbra.errors import DataError
 from penumbra.evaluate.expected import ExpectedScore, fit_expected, from_record
 from penumbra.evaluate.overlap import confusion, dice, label_map
@@ -34,12 +35,11 @@ from penumbra.evaluate.segmentation import (
     score_segmentation,
     tally_segmentation,
 )
-from penumbra.evaluate.selective import aggregate, review_budget
+from penumbra.evaluate.selective import POOR_DICE, aggregate, review_budget
 from penumbra.files import write_text
 from penumbra.foreign.parts import PARTS, draw_parts
 from penumbra.foreign.read import (
     ForeignCase,
-    class_indices,
     find_cases,
     read_case,
     read_task,
@@ -182,7 +182,7 @@ def _read_all(
                     f"{len(classes)}; judge one model at a time"
                 )
             classes = found.classes
-            reference = class_indices(label, found, case.label)
+            reference = class_indices(label.array, found, case.label)
             yield _Read(case.id, probability, reference, label.spacing_mm, found)
             advance(case.id)
 
@@ -248,11 +248,7 @@ def _record(case: _Read, uncertainty: float, fitted: Fitted) -> dict[str, Any]:
     decision = decide(signs, Calibration(review_above=fitted.review_above))
     record: dict[str, Any] = {
         "case": case.id,
-        "decision": {
-            "verdict": decision.verdict,
-            "reasons": list(decision.reasons),
-            "need_of_review": decision.need,
-        },
+        "decision": decision.record(),
         "uncertainty": uncertainty,
     }
     if fitted.expected_dice is not None:

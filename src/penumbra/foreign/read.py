@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from penumbra.data import labels as label_tables
 from penumbra.data import nifti, tables
-from penumbra.data.geometry import load_volume, same_grid
-from penumbra.data.volume import Volume, in_ras, refuse_size
+from penumbra.data.geometry import load_volume, stem
+from penumbra.data.scan import refuse_other_grid
+from penumbra.data.volume import Volume, by, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
 from penumbra.types import Task
 
@@ -69,13 +70,7 @@ def read_task(predictions: Path, labels: Path) -> Task | None:
         file = folder / "dataset.json"
         if not file.is_file():
             continue
-        tree = tables.read_json(file)
-        given = tree.get("labels") if isinstance(tree, dict) else None
-        if not isinstance(given, dict) or not given:
-            raise DataError(f"{file}: no 'labels'; expected names and values of the structures")
-        if all(str(key).lstrip("-").isdigit() for key in given):
-            return label_tables.organ_task("ct", ("image",), label_tables.from_msd(given, file))
-        return label_tables.nnunet_task("ct", ("image",), given, file)
+        return label_tables.described_task("ct", ("image",), tables.read_json(file), file)
     return None
 
 
@@ -98,30 +93,13 @@ def read_case(
     """
     label = load_volume(case.label, label=True)
     if case.prediction.is_dir():
-        maps = _class_files(case.prediction, label, task)
+        maps = _class_files(case, label, task)
     elif case.prediction.suffix == ".npz":
         maps = _npz(case.prediction, label)
     else:
-        maps = _nifti(case.prediction, label)
+        maps = _nifti(case, label)
     task = task or unnamed_task(len(maps))
     return _as_probabilities(maps, case.prediction, task), label, task
-
-
-def class_indices(label: Volume, task: Task, path: Path) -> Shaped[np.ndarray, "x y z"]:
-    """Label values as class indices, -1 where ignored.
-
-    Raises:
-        DataError: a value that the task does not know.
-    """
-    values = np.unique(label.array)
-    unknown = [int(v) for v in values if int(v) not in task.label_values]
-    if unknown:
-        raise DataError(
-            f"{path}: label value {unknown[0]} is unknown; the predictions have "
-            f"{', '.join(map(str, sorted(task.label_values)))}; name the classes in a dataset.json"
-        )
-    index = np.array([task.label_values[int(v)] for v in values], dtype=np.int16)
-    return index[np.searchsorted(values, label.array)]
 
 
 def _case_of(path: Path) -> str | None:
@@ -163,7 +141,7 @@ def _npz(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
     maps = array.transpose(0, 3, 2, 1)
     if maps.shape[1:] != label.file_shape:
         raise DataError(
-            f"{path}: shape {_x(maps.shape[1:])} (x, y, z) differs from {_x(label.file_shape)} of "
+            f"{path}: shape {by(maps.shape[1:])} (x, y, z) differs from {by(label.file_shape)} of "
             "its label; nnU-Net 1 crops its softmax, export it at the image's full size"
         )
     return np.stack([in_ras(m, label.file_affine, path).array for m in maps]).astype(np.float32)
@@ -185,29 +163,33 @@ def _refuse_burst(path: Path) -> None:
                 raise ValueError("it holds pickled objects")
             refuse_size(shape[-3:], path)
             if len(shape) > 4 or (len(shape) == 4 and shape[0] > MOST_CLASSES):
-                raise ValueError(f"it claims the shape {_x(shape)}")
+                raise ValueError(f"it claims the shape {by(shape)}")
             if int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > member.file_size:
                 raise ValueError("it is shorter than its header claims")
 
 
-def _nifti(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
+def _nifti(case: ForeignCase, label: Volume) -> Float[np.ndarray, "c x y z"]:
+    path = case.prediction
     volumes = nifti.read_all(path)
     if len(volumes) == 1:
         raise DataError(
             f"{path}: one volume; expected one probability map per class (4-D). "
             "A label map cannot be calibrated: save the softmax"
         )
-    _refuse_other_grid(volumes[0], label, path)
+    refuse_other_grid(label, volumes[0], case.label, path)
     return np.stack([volume.array for volume in volumes]).astype(np.float32)
 
 
-def _class_files(folder: Path, label: Volume, task: Task | None) -> Float[np.ndarray, "c x y z"]:
+def _class_files(
+    case: ForeignCase, label: Volume, task: Task | None
+) -> Float[np.ndarray, "c x y z"]:
+    folder = case.prediction
     if task is None:
         raise DataError(
             f"{folder}: one file per class needs the values of the classes; put a dataset.json "
             '{"labels": {"background": 0, "liver": 1}} beside the predictions'
         )
-    found = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in folder.glob("*.nii*")}
+    found = {stem(p): p for p in folder.glob("*.nii*")}
     plain = {_plain(name): path for name, path in found.items()}
     missing = [name for name in task.classes[1:] if _plain(name) not in plain]
     if missing:
@@ -216,26 +198,13 @@ def _class_files(folder: Path, label: Volume, task: Task | None) -> Float[np.nda
     for name in task.classes[1:]:
         path = plain[_plain(name)]
         volume = load_volume(path)
-        _refuse_other_grid(volume, label, path)
+        refuse_other_grid(label, volume, case.label, path)
         maps.append(volume.array)
     return np.stack(maps).astype(np.float32)
 
 
 def _plain(name: str) -> str:
     return name.lower().replace(" ", "_")
-
-
-def _refuse_other_grid(volume: Volume, label: Volume, path: Path) -> None:
-    if volume.array.shape != label.array.shape:
-        raise DataError(
-            f"{path}: shape {_x(volume.array.shape)} differs from {_x(label.array.shape)} of its "
-            "label; export the probabilities on the image's own grid"
-        )
-    if not same_grid(volume, label):
-        raise DataError(
-            f"{path}: its affine differs from that of its label by more than half a voxel; "
-            "correct the header or resample"
-        )
 
 
 def _as_probabilities(
@@ -265,7 +234,3 @@ def _as_probabilities(
             "each other (softmax), overlapping sigmoid maps cannot be judged as one segmentation"
         )
     return maps / total
-
-
-def _x(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

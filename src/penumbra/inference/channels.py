@@ -5,10 +5,9 @@ from pathlib import Path
 
 from penumbra.data import manifest
 from penumbra.data.cohort import read_cohort
+from penumbra.data.geometry import SUFFIXES, stem
 from penumbra.errors import DataError
 from penumbra.types import Case, Task
-
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
 
 
 def cases_of(scan: Path, task: Task) -> list[Case]:
@@ -46,9 +45,7 @@ def case_of(scan: Path, task: Task) -> Case:
     Raises:
         DataError: the scan has none of the channels, or one channel could be several files.
     """
-    name = scan.name
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
+    name = stem(scan)
     files = sorted(scan.iterdir()) if scan.is_dir() else [scan]
     single = len(task.channels) == 1
     series = single and scan.is_dir()  # its slices are one image, whatever their names
@@ -76,10 +73,7 @@ def _channel(path: Path, channels: tuple[str, ...]) -> str | None:
 
     Of several the longest: ``x_T1-post.nii.gz`` is ``T1 post``, not ``post``.
     """
-    stem = path.name.lower()
-    for suffix in SUFFIXES:
-        stem = stem.removesuffix(suffix)
-    words = _words(stem)
+    words = _words(stem(path).lower())
     ends = {"".join(words[k:]) for k in range(len(words))}
     found = [channel for channel in channels if _joined(channel) in ends]
     return max(found, key=len, default=None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -66,6 +66,14 @@ class Decision:
     verdict: Verdict
     reasons: tuple[str, ...]
     need: float
+
+    def record(self) -> dict[str, Any]:
+        """As summaries and triage lists keep it."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "need_of_review": self.need,
+        }
 
 
 def decide(signs: Signs, calibration: Calibration) -> Decision:

@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, UInt8
 
 from penumbra.attend.scale import LEAST, color_range, flat
-from penumbra.augment import to_display
-from penumbra.data.picture import axial
+from penumbra.augment import slice_to_display
+from penumbra.data.picture import aspect_of, axial, data_url
 from penumbra.data.preprocess import Prepared
 from penumbra.files import write_text
 from penumbra.inference.explain import CAMS, Explanation
 from penumbra.inference.levels import level_name
-from penumbra.inference.overlay import ATTENTION, DOUBT, STEPS, data_url, overlay, swatch
+from penumbra.inference.overlay import ATTENTION, DOUBT, STEPS, overlay, swatch
 from penumbra.inference.page import channel_name, render, shown_channel
 from penumbra.trained import Trained
 
@@ -78,8 +77,12 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
     first = next(iter(found.maps.values()))[k].numpy()
     at = None if first.ndim == 2 else _telling(first, np.asarray(case.body))
     there = shown_channel(model.task.channels, case)
-    gray, spacing = _display(axial(case.image[there], at), model), case.spacing_mm
-    aspect = spacing[1] / spacing[0] if at is not None else spacing[0] / spacing[1]
+    settings, aspect = model.config, aspect_of(case.spacing_mm)
+    gray = slice_to_display(
+        axial(case.image[there], at),
+        modality=settings.modality,
+        window_hu=settings.data.window_hu,
+    )
     doubt = axial(over_reference(found)[k], at)
 
     def panel(title: str, picture: UInt8[np.ndarray, "h w 3"], **more: str) -> dict[str, str]:
@@ -122,7 +125,7 @@ def _structure(found: Explanation, k: int, case: Prepared, model: Trained) -> di
         "u_ref": f"{found.u_ref[k]:.2g}",
         "unsure": f"{100 * float((doubt >= STEPS[0]).mean()):.0f}",
         "slice": at,
-        "bar": None if at is None else _bar(gray.shape[1] * spacing[0]),
+        "bar": None if at is None else _bar(gray.shape[1] * case.spacing_mm[0]),
         "panels": panels,
     }
 
@@ -131,12 +134,6 @@ def _telling(shown: Float[np.ndarray, "x y z"], body: Bool[np.ndarray, "x y z"])
     """The slice whose most striking two hundredths of the body stand out most."""
     inside = np.where(body, shown, shown.min())
     return int(np.quantile(inside, 0.98, axis=(0, 1)).argmax())
-
-
-def _display(image: Float[np.ndarray, "h w"], model: Trained) -> Float[np.ndarray, "h w"]:
-    stored, settings = torch.from_numpy(np.array(image, np.float32))[None, None], model.config
-    display = to_display(stored, modality=settings.modality, window_hu=settings.data.window_hu)
-    return display[0, 0].numpy()
 
 
 def _bar(width_mm: float) -> tuple[int, str] | None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
+from penumbra.evaluate.arrays import evenly
 from penumbra.inference.windows import windows
 from penumbra.model import Network
 
@@ -19,10 +20,9 @@ def scan_features(network: Network, prepared: Prepared, config: Config) -> Float
     """Mean over space and windows of the encoder's features, every level side by side."""
     body = np.asarray(prepared.body)
     seen = [w for w in windows(prepared, config) if body[w.place].any()]
-    places = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), MOST_WINDOWS)).round())
     device = next(network.parameters()).device
     rows = [
-        torch.cat([f.flatten(2).mean(-1) for f in network.encode(seen[int(k)].image.to(device))], 1)
-        for k in places
+        torch.cat([f.flatten(2).mean(-1) for f in network.encode(seen[k].image.to(device))], 1)
+        for k in evenly(len(seen), MOST_WINDOWS)
     ]
     return torch.cat(rows).mean(0).cpu()

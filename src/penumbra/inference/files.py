@@ -65,6 +65,9 @@ def _save(path: Path, write: Callable[[Path], None]) -> Path:
     """Write through a temporary file whose suffix the writers recognize."""
     with atomic(path) as part:
         named = part.with_name(part.name + "".join(path.suffixes[-2:]))
-        write(named)
-        named.replace(part)
+        try:
+            write(named)
+            named.replace(part)
+        finally:
+            named.unlink(missing_ok=True)
     return path

@@ -4,13 +4,12 @@ A second color on top of a first cannot be read apart, least of all by a color-b
 texture can. Orange and blue are Okabe and Ito's, told apart under every common color blindness.
 """
 
-import base64
-import io
-
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
+
+from penumbra.data.picture import size_within
 
 ATTENTION = (230, 159, 0)
 DOUBT = (0, 114, 178)
@@ -39,7 +38,7 @@ def overlay(
         outline: share of the scale along which a white line is drawn.
         aspect: height of a pixel over its width.
     """
-    size = _size(gray.shape, aspect)
+    size = size_within(gray.shape, aspect, SIDE)
     low, high = scale
     share = _resize(np.clip((attention - low) / max(high - low, 1e-12), 0, 1), size)
     weight = 0.75 * share[..., None]
@@ -67,19 +66,6 @@ def swatch(doubt: float, side: int = 28) -> UInt8[np.ndarray, "rows columns 3"]:
     picture = np.full((side, side, 3), 128, np.uint8)
     picture[hatching(np.full((side, side), doubt))] = DOUBT
     return picture
-
-
-def data_url(picture: UInt8[np.ndarray, "rows columns 3"]) -> str:
-    """The picture as a link that holds it."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _size(shape: tuple[int, ...], aspect: float) -> tuple[int, int]:
-    height, width = shape
-    enlarge = SIDE / max(height * aspect, width)
-    return max(1, round(width * enlarge)), max(1, round(height * aspect * enlarge))
 
 
 def _resize(

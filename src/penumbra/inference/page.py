@@ -1,33 +1,29 @@
 """One case on one page: the picture, the half-shadow beside it, the figures and the decision."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
 from jaxtyping import Float, Integer, UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
-from penumbra.attend.scale import color_range, flat
-from penumbra.augment import to_display
+from penumbra.attend.scale import (
+    COLORMAPS,
+    EXPLAINED,
+    STRUCTURES,
+    color_range,
+    flat,
+    gradient,
+)
+from penumbra.augment import slice_to_display
 from penumbra.config import Config
-from penumbra.data.picture import axial, innermost
+from penumbra.data.picture import aspect_of, axial, data_url, innermost, size_within
 from penumbra.data.preprocess import Prepared
 
-COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
-EXPLAINED = {
-    "epistemic": "what more training data could settle",
-    "aleatoric": "what the scan itself leaves open",
-    "attention": "where the gates let features through",
-}
-COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
-"""Okabe and Ito 2008, told apart by color-blind readers too; more classes are numbered as well."""
 SIDE = 320
 
 
@@ -56,7 +52,8 @@ class Panel:
     @property
     def png(self) -> str:
         """The picture as a data URL."""
-        return _png(self.rgb, self.aspect)
+        size = size_within(self.rgb.shape, self.aspect, SIDE)
+        return data_url(Image.fromarray(self.rgb).resize(size, Image.Resampling.NEAREST))
 
 
 def case_page(
@@ -72,9 +69,9 @@ def case_page(
     """
     labels, attention = arrays.get("segmentation"), _attention(record, arrays)
     classes = record["task"]["classes"][1:]
-    many = len(classes) > len(COLORS)
+    many = len(classes) > len(STRUCTURES)
     legend = [
-        (f"{k + 1} {name}" if many else name, COLORS[k % len(COLORS)])
+        (f"{k + 1} {name}" if many else name, STRUCTURES[k % len(STRUCTURES)])
         for k, name in enumerate(classes)
     ]
     context = {
@@ -92,16 +89,17 @@ def panels(
 ) -> list[Panel]:
     """The outlined image, then each map over it."""
     labels, attention = arrays.get("segmentation"), _attention(record, arrays)
-    at, aspect = _slice(labels, attention), _aspect(case)
+    at, aspect = _slice(labels, attention), aspect_of(case.spacing_mm)
     there = shown_channel(record["task"]["channels"], case)
-    image = torch.from_numpy(np.array(axial(case.image[there], at), dtype=np.float32))[None, None]
-    display = to_display(image, modality=config.modality, window_hu=config.data.window_hu)
-    gray = (255 * display[0, 0].numpy().clip(0, 1)).round().astype(np.uint8)
+    display = slice_to_display(
+        axial(case.image[there], at), modality=config.modality, window_hu=config.data.window_hu
+    )
+    gray = (255 * display).round().astype(np.uint8)
     outlined = np.repeat(gray[..., None], 3, -1)
     tags: tuple[Tag, ...] = ()
     if labels is not None:
         _outline(outlined, axial(labels, at))
-        if len(record["task"]["classes"]) - 1 > len(COLORS):
+        if len(record["task"]["classes"]) - 1 > len(STRUCTURES):
             tags = _tags(axial(labels, at))
     shown = [Panel("segmentation" if labels is not None else "image", outlined, aspect, tags=tags)]
     for name in COLORMAPS:
@@ -154,15 +152,9 @@ def _slice(
     return int(np.argmax(shown.sum((0, 1))))
 
 
-def _aspect(case: Prepared) -> float:
-    """Height of a pixel over its width."""
-    spacing = case.spacing_mm
-    return spacing[1] / spacing[0] if len(spacing) == 3 else spacing[0] / spacing[1]
-
-
 def _outline(rgb: UInt8[np.ndarray, "h w 3"], labels: Integer[np.ndarray, "h w"]) -> None:
     for value in np.unique(labels[labels > 0]):
-        color = matplotlib.colors.to_rgb(COLORS[(int(value) - 1) % len(COLORS)])
+        color = matplotlib.colors.to_rgb(STRUCTURES[(int(value) - 1) % len(STRUCTURES)])
         edge = find_boundaries(labels == value, mode="inner")
         rgb[edge] = np.round(255 * np.array(color)).astype(np.uint8)
 
@@ -188,15 +180,4 @@ def _panel(
     weight = np.clip(0.1 + 0.9 * share, 0, 0.9)[..., None]
     mixed = (1 - weight) * gray[..., None] + 255 * weight * color
     rgb = mixed.round().astype(np.uint8)
-    stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
-    gradient = ", ".join(matplotlib.colors.to_hex(stop) for stop in stops)
-    return Panel(name, rgb, aspect, explained, f"{low:.2g}", f"{high:.2g}", gradient)
-
-
-def _png(rgb: UInt8[np.ndarray, "h w 3"], aspect: float) -> str:
-    height, width = rgb.shape[:2]
-    scale = SIDE / max(height * aspect, width)
-    size = (max(1, round(width * scale)), max(1, round(height * aspect * scale)))
-    file = io.BytesIO()
-    Image.fromarray(rgb).resize(size, Image.Resampling.NEAREST).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return Panel(name, rgb, aspect, explained, f"{low:.2g}", f"{high:.2g}", gradient(name))

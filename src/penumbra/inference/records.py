@@ -20,8 +20,9 @@ def read_summaries(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            if isinstance(record, dict) and record.get("schema") == SCHEMA:
+                place = -float(record["decision"]["need_of_review"]), str(record["case"])
+                found.append((place, record))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not readable ({error}); predict the case again") from error
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            found.append(record)
-    return sorted(found, key=lambda r: (-r["decision"]["need_of_review"], r["case"]))
+    return [record for _, record in sorted(found, key=lambda pair: pair[0])]

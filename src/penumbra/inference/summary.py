@@ -11,7 +11,7 @@ from penumbra.bayes.mahalanobis import Strangeness
 from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.expected import from_record
 from penumbra.evaluate.selective import aggregate
-from penumbra.inference.decision import Decision, Signs, decide
+from penumbra.inference.decision import Signs, decide
 from penumbra.inference.maps import CaseMaps
 from penumbra.inference.promises import LEVEL, finding_set, volume_interval
 from penumbra.inference.records import NOTE, SCHEMA
@@ -32,11 +32,10 @@ def summarize(
     """
     signs = replace(_signs(maps, case, model, labels), strangeness=strangeness)
     trust = _trust(signs, model)
-    decision = decide(signs, model.calibration)
     return {
         "schema": SCHEMA,
         "case": case.id,
-        "decision": _decision(decision),
+        "decision": decide(signs, model.calibration).record(),
         **({"findings": _findings(maps, model)} if maps.findings is not None else {}),
         **(_segmentation(maps, signs, model) if labels is not None else {}),
         **trust,
@@ -158,11 +157,3 @@ def _signs(
         channels=len(model.task.channels),
         notes=case.notes,
     )
-
-
-def _decision(decision: Decision) -> dict[str, Any]:
-    return {
-        "verdict": decision.verdict,
-        "reasons": list(decision.reasons),
-        "need_of_review": decision.need,
-    }

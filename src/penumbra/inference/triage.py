@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from penumbra.evaluate.selective import RANKED_BY, review_budget
+from penumbra.evaluate.selective import POOR_DICE, RANKED_BY, review_budget
 from penumbra.files import write_text
 from penumbra.inference.page import render
 from penumbra.inference.records import read_summaries
 
-POOR_DICE = 0.5
-"""A held-out case below this mean Dice counts as an error, as when the limit was chosen."""
 TARGETS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 

@@ -1,8 +1,6 @@
 """A page that shows what every family of views does to one image, at five severities."""
 
-import base64
 import html
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from matplotlib import image as png
 from torch import Tensor
 
 from penumbra.augment import INTENSITY, families, shift, to_display, two_views
 from penumbra.augment.profile import Amount, profile_for
 from penumbra.data.body import body_mask
 from penumbra.data.geometry import load_volume
-from penumbra.data.picture import axial
+from penumbra.data.picture import axial, data_url
+from penumbra.data.preprocess import PERCENTILES
 from penumbra.errors import DataError
+from penumbra.files import write_text
 from penumbra.types import Modality
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -81,8 +80,7 @@ def gallery(
         *(_html(row) for row in rows),
         "</html>",
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("\n".join(parts), encoding="utf-8")
+    write_text(out, "\n".join(parts))
     return out
 
 
@@ -157,7 +155,7 @@ def _slice(
     array = np.nan_to_num(np.asarray(array, dtype=np.float32))
     body = body_mask(array[None], modality=modality)
     if modality == "mri":
-        low, high = np.percentile(array[body], (0.5, 99.5))
+        low, high = np.percentile(array[body], PERCENTILES)
         array = np.clip((array - low) / max(high - low, 1e-6), 0, 1)
     elif modality == "xray":
         array = np.clip(array / (top or max(float(array.max()), 1e-6)), 0, 1)
@@ -201,7 +199,5 @@ def _html(row: Strip) -> str:
 
 def _data(picture: Float[np.ndarray, "rows columns"]) -> str:
     factor = max(1, math.ceil(_SHOWN / max(picture.shape)))
-    stream = io.BytesIO()
-    big = picture.repeat(factor, 0).repeat(factor, 1)
-    png.imsave(stream, big, cmap="gray", vmin=0.0, vmax=1.0, format="png")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    big = (255 * picture).round().astype(np.uint8).repeat(factor, 0).repeat(factor, 1)
+    return data_url(big)

@@ -1,7 +1,5 @@
 """Sample scans with what the model drew over them: contours, and maps on common scales."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,20 +9,18 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from skimage.measure import find_contours
 
-from penumbra.attend.scale import color_range, flat
-from penumbra.data.picture import innermost
+from penumbra.attend.scale import (
+    COLORMAPS,
+    EXPLAINED,
+    STRUCTURES,
+    color_range,
+    flat,
+    gradient,
+)
+from penumbra.data.picture import data_url, innermost
 from penumbra.report.read import Sample
 
-# One perceptually even, color-blind-safe map per meaning.
-COLORMAPS = {"epistemic": "magma", "aleatoric": "viridis", "attention": "cividis"}
-# Okabe and Ito 2008, in an order that stands out on gray.
-CONTOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
 MOST_PIXELS = 400
-EXPLAINED = {
-    "epistemic": "what more training data could settle",
-    "aleatoric": "what the scan itself leaves open",
-    "attention": "where the gates let features through",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +115,13 @@ def _panel(name: str, values: Float[np.ndarray, "h w"], scale: tuple[float, floa
     share = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0, 1)
     rgba = matplotlib.colormaps[COLORMAPS[name]](share)
     rgba[..., 3] = np.clip(0.1 + 1.2 * share, 0, 0.95)  # calm regions stay anatomy
-    stops = matplotlib.colormaps[COLORMAPS[name]](np.linspace(0, 1, 9))
     return Panel(
         name=name,
         explained=(flat(values) if name == "attention" else "") or EXPLAINED[name],
         png=_png((255 * rgba).round().astype(np.uint8)),
         low=f"{low:.2f}" if low else "0",
         high=f"{high:.2f}" if low else f"{high:.2g}",
-        gradient=", ".join(matplotlib.colors.to_hex(stop) for stop in stops),
+        gradient=gradient(name),
     )
 
 
@@ -134,14 +129,14 @@ def _contours(sample: Sample, *, reference: bool) -> list[Contour]:
     labels = sample.reference if reference else sample.prediction
     if labels is None:
         return []
-    many, found = len(sample.classes) - 1 > len(CONTOURS), []
+    many, found = len(sample.classes) - 1 > len(STRUCTURES), []
     for value in (v for v in map(int, np.unique(labels)) if v > 0):
         row, column = innermost(labels == value)
         name = sample.classes[value] if value < len(sample.classes) else f"class {value}"
         found.append(
             Contour(
                 path=_outline(labels == value),
-                color=CONTOURS[(value - 1) % len(CONTOURS)],
+                color=STRUCTURES[(value - 1) % len(STRUCTURES)],
                 label=f"{value} {name}" if many else name,
                 reference=reference,
                 number=str(value) if many else "",
@@ -167,6 +162,4 @@ def _gray(image: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 def _png(pixels: UInt8[np.ndarray, "..."]) -> str:
     picture = Image.fromarray(pixels)
     picture.thumbnail((MOST_PIXELS, MOST_PIXELS))  # the page stretches it back to its own size
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url(picture)

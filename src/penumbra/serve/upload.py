@@ -4,14 +4,14 @@ import zipfile
 from collections.abc import AsyncIterable
 from pathlib import Path, PurePosixPath
 
+from penumbra.data import geometry
+from penumbra.data.dicom import MAX_FILES, MAX_ZIP_BYTES
 from penumbra.errors import DataError
 
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".png", ".jpg", ".jpeg", ".dcm", ".zip")
+SUFFIXES = tuple(s for s in geometry.SUFFIXES if s != ".mhd")  # its voxels are another file
 MAX_UPLOAD = 2**30
-MAX_UNPACKED = 2**32
 MAX_RATIO = 200
 """Medical pixels pack two to tenfold; hundreds mean an archive made to burst."""
-MAX_MEMBERS = 20_000
 
 
 class TooLarge(DataError):
@@ -72,10 +72,10 @@ def inspect_zip(path: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError("the archive is damaged or cut short; send it again") from error
-    if len(members) > MAX_MEMBERS:
-        raise DataError(f"the archive holds {len(members)} files, more than {MAX_MEMBERS}")
+    if len(members) > MAX_FILES:
+        raise DataError(f"the archive holds {len(members)} files, more than {MAX_FILES}")
     unpacked = sum(m.file_size for m in members)
-    if unpacked > min(MAX_UNPACKED, MAX_RATIO * max(1, path.stat().st_size)):
+    if unpacked > min(MAX_ZIP_BYTES, MAX_RATIO * max(1, path.stat().st_size)):
         raise DataError(f"the archive would unpack to {unpacked} bytes; that is no scan")
     for member in members:
         parts = PurePosixPath(member.filename.replace("\\", "/"))
