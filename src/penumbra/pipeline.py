@@ -247,7 +247,7 @@ def _probe(
 
 
 def _at_full_rate(config: Config) -> Config:
-    """``encoder_lr_factor`` spares what a pre-training learned; a fresh encoder has all to learn."""
+    """``encoder_lr_factor`` spares what pre-training learned; a fresh encoder has all to learn."""
     train = config.train.model_copy(update={"encoder_lr_factor": 1.0})
     return config.model_copy(update={"train": train})
 
