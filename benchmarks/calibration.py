@@ -39,13 +39,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "deterministic": {"posterior": "none"},
     "mc-dropout": {"posterior": "dropout"},
     "variational": {"posterior": "variational"},
-    "cold (kl 0.01)": {"posterior": "variational", "kl": 0.01},
-    "sigma0 1": {"posterior": "variational", "sigma0": 1.0},
-    "rho travels 4 nats": {"posterior": "variational", "rho_travel": 4.0},
+    "cold": {"posterior": "variational", "kl": 0.01},
+    "wide-start": {"posterior": "variational", "sigma0": 1.0},
+    "far-travel": {"posterior": "variational", "rho_travel": 4.0},
     "light": {"posterior": "variational", "scope": "light"},
-    "low-rank spread": {"posterior": "variational", "spread_rank": 2},
+    "low-rank": {"posterior": "variational", "spread_rank": 2},
 }
-AFTERWARDS = ("laplace", "ensemble", "variational ensemble")
+AFTERWARDS = ("laplace", "ensemble", "variational-ensemble")
 STEPS, LR, DRAWS = 100, 5e-4, 8
 WIDTHS = (0.25, 1.0, 4.0)
 COLUMNS = ("dice", "ece", "ece_scaled", "nll", "nll_scaled", "brier", "brier_scaled")
@@ -148,7 +148,7 @@ def run(study: Path, out: Path, seeds: Sequence[int]) -> None:
             if arm == "deterministic":
                 _keep(out / f"laplace-s{seed}.json", _laplace, network, start, ground)
             _keep(path, scored, network, config, ground)
-    for arm, name in (("deterministic", "ensemble"), ("variational", "variational ensemble")):
+    for arm, name in (("deterministic", "ensemble"), ("variational", "variational-ensemble")):
         members = networks[arm]
         ensemble = Ensemble(members).eval()
         ensemble.classes, ensemble.findings = members[0].classes, members[0].findings
