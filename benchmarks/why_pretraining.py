@@ -57,6 +57,13 @@ VARIANTS: dict[str, dict[str, object]] = {
     "longer": {"pretrain.steps": 1600},
     "batch": {"pretrain.steps": 100, "pretrain.batch": 64},
     "warm": {"pretrain.steps": 400, "pretrain.temperature": 0.5},
+    "generic": {"pretrain.steps": 400, "pretrain.views": "generic"},
+    "bare": {
+        "pretrain.steps": 400,
+        "pretrain.region": 0.0,
+        "pretrain.protocol": 0.0,
+        "pretrain.protocol_mode": "off",
+    },
     "dense": {"pretrain.steps": 400, "pretrain.dense": 1.0, "pretrain.restoration": 1.0},
     "restore": {"pretrain.steps": 400, "pretrain.restoration": 10.0},
     "organs": {"pretrain.steps": 400, "pretrain.regions": "organs", "pretrain.region": 5.0},
