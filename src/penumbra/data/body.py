@@ -62,7 +62,7 @@ def _envelope(raw: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
     """Opened, largest component, closed and filled slice by slice, on a coarse grid."""
     step = tuple(max(1, round(n / _COARSE)) for n in raw.shape)
     coarse = raw[tuple(slice(None, None, s) for s in step)]
-    flat = np.ones((3,) * (raw.ndim - 1) + (1,), dtype=bool) if raw.ndim == 3 else np.ones((3, 3))
+    flat = np.ones((3, 3, 1) if raw.ndim == 3 else (3, 3), dtype=bool)
     opened = ndimage.binary_opening(coarse, flat)
     kept = _largest(opened if opened.any() else coarse)
     closed = _closed(kept, flat)
