@@ -107,20 +107,20 @@ def run(
                 )
     counts = {how: sum(1 for _ in windows(case, config, how=how)) for how in ("blend", "tile")}
     print(f"\n{name}: {case.image.shape[1:]}, patch {config.data.patch}, windows {counts}")
-    seconds = {}
+    seconds: dict[str, float] = {}
     with torch.inference_mode():
         for label in only or candidates:
-            candidate = candidates[label]
             start = time.process_time()
-            candidate()
+            candidates[label]()
             seconds[label] = time.process_time() - start
-    first, second = (seconds.get(f"sweep, {form} form", np.nan) for form in ("our", "usual"))
-    for label, spent in seconds.items():
-        print(
-            f"  {label:36s} {spent:7.1f} s  {spent / first:6.2f}  {spent / second:6.2f}", flush=True
-        )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"  peak of the process {peak:.2f} GiB")
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(
+                f"  {label:36s} {seconds[label]:7.1f} s, process so far {peak:.2f} GiB", flush=True
+            )
+    for form in ("our", "usual"):
+        if unit := seconds.get(f"sweep, {form} form"):
+            ratios = (f"{label} {spent / unit:.2f}" for label, spent in seconds.items())
+            print(f"  in sweeps of the network in {form} form: {'; '.join(ratios)}")
 
 
 def main() -> None:
