@@ -18,7 +18,7 @@ LAYERS = [
     {"report", "training", "inference", "export"},
     {"assess"},
     {"pipeline", "serve", "foreign"},
-    {"study", "doctor"},
+    {"study", "doctor", "crossval"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

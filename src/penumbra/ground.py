@@ -73,6 +73,7 @@ def prepare(config: Config, data: Path, out: Path, *, visiting: bool = False) ->
         _asked(read_cohort(data, modality=config.modality), config.data.heads),
         seed=drawn,
         holdout_site=config.data.holdout_site,
+        fold=config.data.fold,
     )
     if not visiting:
         _settle_split(cohort, out)

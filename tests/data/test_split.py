@@ -94,6 +94,25 @@ def test_a_site_that_cannot_be_held_out_is_refused(names: list[str], said: str) 
         split.leave_out(sites(list(names), [None, None]), "x")
 
 
+@pytest.mark.parametrize("given_parts", [True, False])
+def test_over_all_folds_every_patient_is_tested_once(given_parts: bool) -> None:
+    names = [f"p{k // 2}" for k in range(22)]
+    whole = cohort(names, ["test" if given_parts else None] * 22)
+    tested = []
+    for k in range(1, 4):
+        drawn = split.draw(whole, seed=0, fold=f"{k}/3")
+        parts = [patients_of(drawn, p) for p in ("train", "val", "test")]
+        assert all(parts)
+        assert sum(map(len, parts)) == 11
+        tested += sorted(parts[-1])
+    assert sorted(tested) == sorted(set(names))
+
+
+def test_more_folds_than_patients_are_refused() -> None:
+    with pytest.raises(DataError, match=r"3 patient\(s\) cannot be tested in 5 folds"):
+        split.draw(cohort(["a", "b", "c"]), seed=0, fold="1/5")
+
+
 def test_two_patients_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"toy: 2 patient\(s\) cannot be split"):
         split.draw(cohort(["a", "b"]), seed=0)

@@ -35,6 +35,17 @@ def test_case_weights_equal_repeated_cases() -> None:
         np.testing.assert_allclose(weighted(scores, labels, counts.astype(float)), expected)
 
 
+def test_strata_are_compared_within_themselves_only() -> None:
+    scores, labels = cases(1, n=60, levels=8)
+    strata = np.repeat([0.0, 1.0, 2.0], 20)
+    pairs = [labels[strata == k].sum() * (1 - labels[strata == k]).sum() for k in range(3)]
+    apart = [sk.roc_auc_score(labels[strata == k], scores[strata == k]) for k in range(3)]
+    found = ranking.stratified_auroc(scores, labels, strata)[0]
+    assert found == pytest.approx(np.average(apart, weights=pairs))
+    moved = ranking.stratified_auroc(scores + 10 * strata, labels, strata)[0]
+    assert moved == pytest.approx(found)  # another fold's network may expect more
+
+
 def test_labels_that_are_not_stated_change_nothing() -> None:
     scores, labels = cases(2)
     more = np.concatenate([scores, [0.1, 0.9]]), np.concatenate([labels, [np.nan, -1]])

@@ -39,10 +39,12 @@ def table_line(scored: CaseScores, *, part: str, site: str = "") -> dict[str, An
     """A case's line of ``cases.csv``."""
     line: dict[str, Any] = {"case": scored.case, "patient": scored.patient}
     line |= {"site": site, "part": part}
-    return line | {
-        metric if label in (ALL, MEAN) else f"{metric}_{label}": value
-        for (metric, label), value in scored.scores.items()
-    }
+    return line | {column(*key): value for key, value in scored.scores.items()}
+
+
+def column(metric: str, label: str) -> str:
+    """Name of a figure in ``cases.csv``."""
+    return metric if label in (ALL, MEAN) else f"{metric}_{label}"
 
 
 def table_text(table: Sequence[dict[str, Any]]) -> str:

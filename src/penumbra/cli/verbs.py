@@ -92,9 +92,22 @@ def run(
     device: Device = None,
     settings: Set = None,
     max_time: MaxTime = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Cross-validate: so many runs; every patient is tested once."),
+    ] = None,
 ) -> None:
     """The whole method: pre-train, train, calibrate, evaluate, report. Resumes where it stopped."""
     config, folder = _begin(preset, settings, size, out, seed=seed, device=device)
+    if folds:
+        from penumbra import crossval
+
+        deadline = _deadline(max_time)
+        metrics = crossval.run(config, data, folder, folds=folds, deadline=deadline)
+        for line in crossval.summary(metrics):
+            typer.echo(line)
+        done([metrics], f"open {folder / 'fold-1' / 'report.html'}; and of the other folds")
+        return
     from penumbra import pipeline
 
     report = pipeline.run(config, data, folder, deadline=_deadline(max_time))

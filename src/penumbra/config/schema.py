@@ -49,6 +49,12 @@ class Data(Section):
     holdout_site: str | None = Field(
         None, description="this site's patients become the test part, no others; all else trains"
     )
+    fold: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d*/[1-9]\d*$",
+        description="k/n: the k-th of n equal parts of the patients is the test part, whatever "
+        "parts the cohort gives (cross-validation)",
+    )
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
 
@@ -56,6 +62,16 @@ class Data(Section):
     def _patch_fits(self) -> "Data":
         if len(self.patch) != self.dim or min(self.patch) < 1:
             raise ValueError(f"patch needs {self.dim} sizes in voxels, got {list(self.patch)}")
+        return self
+
+    @model_validator(mode="after")
+    def _fold_is_one_of_several(self) -> "Data":
+        if self.fold is not None:
+            which, count = map(int, self.fold.split("/"))
+            if count < 2 or which > count:
+                raise ValueError(f"fold {self.fold}: write it as 1/5, 2/5, ... 5/5")
+            if self.holdout_site is not None:
+                raise ValueError("fold and holdout_site both choose the test part; give one")
         return self
 
     @model_validator(mode="after")

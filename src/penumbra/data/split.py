@@ -25,6 +25,7 @@ def draw(
     val: float = 0.15,
     test: float = 0.25,
     holdout_site: str | None = None,
+    fold: str | None = None,
 ) -> Cohort:
     """Every case in a part, all cases of a patient in the same one.
 
@@ -34,11 +35,14 @@ def draw(
 
     Args:
         holdout_site: this site's patients are the test part, and no others (``leave_out``).
+        fold: ``k/n``, the k-th of n parts of the patients is the test part (``leave_fold``).
 
     Raises:
-        DataError: a patient is in two parts already, there are fewer than three patients, or no
-            case names the site to hold out.
+        DataError: a patient is in two parts already, there are fewer than three patients, no case
+            names the site to hold out, or there are fewer patients than folds.
     """
+    if fold is not None:
+        cohort = leave_fold(cohort, *map(int, fold.split("/")), seed=seed)
     if holdout_site is not None:
         cohort = leave_out(cohort, holdout_site)
     refuse_doubles(cohort, source=Path(cohort.name))
@@ -96,6 +100,32 @@ def leave_out(cohort: Cohort, site: str) -> Cohort:
         elif case.site and case.patient not in theirs:
             cases.append(replace(case, part="train" if case.part == "test" else case.part))
     return replace(cohort, cases=tuple(cases))
+
+
+def leave_fold(cohort: Cohort, which: int, folds: int, *, seed: int) -> Cohort:
+    """One of n equal parts of the patients as the test part; all else trains.
+
+    Over ``which`` of 1 to ``folds`` every patient is tested once. The cohort's own parts are set
+    aside.
+
+    Raises:
+        DataError: there are fewer patients than folds.
+    """
+    patients = sorted({case.patient for case in cohort.cases})
+    if len(patients) < folds:
+        raise DataError(
+            f"{cohort.name}: {len(patients)} patient(s) cannot be tested in {folds} folds; "
+            "ask for fewer"
+        )
+    order = np.random.default_rng((seed, 3)).permutation(len(patients))
+    tested = {patients[k] for k in order[which - 1 :: folds]}
+    return replace(
+        cohort,
+        cases=tuple(
+            replace(case, part="test" if case.patient in tested else "train")
+            for case in cohort.cases
+        ),
+    )
 
 
 def fraction(

@@ -25,10 +25,10 @@ SUPPORT = 4
 is more than the 2.5 % beyond either end of a 95 % interval."""
 
 Data = tuple[Values, Values, NDArray[np.bool_], Values]
-"""Scores [n, f], labels [n, f], whether a label is stated [n, f], thresholds [f]."""
+"""Scores, labels, whether a label is stated, and each score's threshold or fold, all [n, f]."""
 
-Metric = Callable[[Values, Values, float, Values], Values]
-"""(probability [n], label [n], threshold, weights [s, n]) -> value per resample [s]."""
+Metric = Callable[[Values, Values, Values, Values], Values]
+"""(probability [n], label [n], threshold or fold [n], weights [s, n]) -> per resample [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,36 @@ def score_findings(
         ValueError: shapes disagree, a label is none of 1, 0, -1 and NaN, or a probability lies
             outside 0..1.
     """
-    p, labels = _arrays(cohort)
-    if p.size and not (p.min() >= 0 and p.max() <= 1):
-        raise ValueError(f"probabilities must lie in 0..1, got {p.min():.4g}..{p.max():.4g}")
     cuts = np.array(_thresholds(cohort, thresholds))
-    known = ranking.stated(labels)
-    return _bootstrapped(_metrics(bins), cohort, part, (p, labels, known, cuts), samples, seed)
+    return _scored(cohort, _metrics(bins), part, cuts, samples, seed)
+
+
+def score_folds(
+    cohort: Findings,
+    folds: Sequence[int],
+    *,
+    part: str = "test",
+    bins: int = 15,
+    samples: int = 2000,
+    seed: int = 0,
+) -> list[Row]:
+    """AUROC, ECE, Brier and NLL of a cross-validation, per finding and mean.
+
+    AUROC compares the cases of a fold with each other (``ranking.stratified_auroc``). Figures of
+    decisions are left out: every fold has thresholds of its own.
+
+    Args:
+        folds: which network judged each case.
+
+    Raises:
+        ValueError: as ``score_findings``, or there is not one fold per case.
+    """
+    if len(folds) != len(cohort.patients):
+        raise ValueError(f"{len(folds)} folds for {len(cohort.patients)} cases")
+    metrics: dict[str, Metric] = {"auroc": ranking.stratified_auroc}
+    metrics |= {name: _metrics(bins)[name] for name in ("ece", "brier", "nll")}
+    which = np.asarray(folds, dtype=np.float64)[:, None]
+    return _scored(cohort, metrics, part, which, samples, seed)
 
 
 def score_uncertainty(
@@ -94,7 +118,7 @@ def score_uncertainty(
         ValueError: shapes disagree, or a label is none of 1, 0, -1 and NaN.
     """
     p, labels = _arrays(cohort)
-    cuts = np.array(_thresholds(cohort, thresholds))
+    cuts = np.broadcast_to(_thresholds(cohort, thresholds), p.shape)
     known = ranking.stated(labels)
     wrong = np.where((p >= cuts) == (labels == 1), 0.0, 1.0)
     metrics: dict[str, Metric] = {
@@ -107,6 +131,21 @@ def score_uncertainty(
         named = {f"{metric}/{name}": function for metric, function in metrics.items()}
         rows += _bootstrapped(named, cohort, part, (unsure, wrong, known, cuts), samples, seed)
     return rows
+
+
+def _scored(
+    cohort: Findings,
+    metrics: dict[str, Metric],
+    part: str,
+    context: Values,
+    samples: int,
+    seed: int,
+) -> list[Row]:
+    p, labels = _arrays(cohort)
+    if p.size and not (p.min() >= 0 and p.max() <= 1):
+        raise ValueError(f"probabilities must lie in 0..1, got {p.min():.4g}..{p.max():.4g}")
+    data = (p, labels, ranking.stated(labels), np.broadcast_to(context, p.shape))
+    return _bootstrapped(metrics, cohort, part, data, samples, seed)
 
 
 def _arrays(cohort: Findings) -> tuple[Values, Values]:
@@ -148,12 +187,12 @@ def _bootstrapped(
 
 def _score(metrics: dict[str, Metric], data: Data, weights: Values) -> NDArray[np.float64]:
     """Values [metric, finding, resample]."""
-    p, labels, known, cuts = data
+    p, labels, known, context = data
     scores = np.full((len(metrics), p.shape[1], len(weights)), np.nan)
-    for j, cut in enumerate(cuts):
+    for j in range(p.shape[1]):
         kept = known[:, j]
         if kept.any():
-            here = p[kept, j], labels[kept, j], cut, weights[:, kept]
+            here = p[kept, j], labels[kept, j], context[kept, j], weights[:, kept]
             scores[:, j] = [metric(*here) for metric in metrics.values()]
     return scores
 

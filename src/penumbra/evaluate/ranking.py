@@ -52,11 +52,28 @@ def weighted_auroc(
     weights: Float[np.ndarray, "s n"] | None = None,
 ) -> Float[np.ndarray, "s"]:
     """AUROC under each row of case weights; every label must be stated."""
-    positive, negative = _by_threshold(scores, labels, weights)
-    # positives at one score beat the negatives below it and tie with those at it
-    below = np.cumsum(negative[:, ::-1], axis=1)[:, ::-1] - negative / 2
-    pairs = positive.sum(axis=1) * negative.sum(axis=1)
-    return _ratio((positive * below).sum(axis=1), pairs)
+    return _ratio(*_won_of_pairs(scores, labels, weights))
+
+
+def stratified_auroc(
+    scores: Float[np.ndarray, "n"],
+    labels: Float[np.ndarray, "n"],
+    strata: Float[np.ndarray, "n"],
+    weights: Float[np.ndarray, "s n"] | None = None,
+) -> Float[np.ndarray, "s"]:
+    """AUROC over the pairs of cases within a stratum: scores of different ones are not compared.
+
+    Strata are the folds of a cross-validation: each has a network of its own, and a network that
+    trained on more cases of a finding expects more of them, which has nothing to do with ranking.
+    """
+    if weights is None:
+        weights = np.ones((1, len(scores)))
+    won, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for stratum in np.unique(strata):
+        here = strata == stratum
+        more = _won_of_pairs(scores[here], labels[here], weights[:, here])
+        won, pairs = won + more[0], pairs + more[1]
+    return _ratio(won, pairs)
 
 
 def weighted_average_precision(
@@ -99,6 +116,16 @@ def _kept(scores: Array, labels: Array) -> tuple[NDArray[np.float64], NDArray[np
     if np.isnan(values[known]).any():
         raise ValueError(f"{int(np.isnan(values[known]).sum())} scores are NaN")
     return values[known], truth[known]
+
+
+def _won_of_pairs(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight of the pairs that the positive wins, and of all pairs of a positive and a negative."""
+    positive, negative = _by_threshold(scores, labels, weights)
+    # positives at one score beat the negatives below it and tie with those at it
+    below = np.cumsum(negative[:, ::-1], axis=1)[:, ::-1] - negative / 2
+    return (positive * below).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1)
 
 
 def _by_threshold(
