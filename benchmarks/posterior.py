@@ -129,11 +129,12 @@ def block(dim: int, convs: int, options: argparse.Namespace) -> None:
     variational, light = build(dim, widths, convs), build(dim, widths, convs)
     bayes.convert(variational, sigma0=0.3)
     bayes.convert(light, sigma0=0.3, scope="light")
-    exact, shared = (
-        bayes.bank(variational, draws=64, generator=generator, skip=skip)
-        for skip in ("exact", "mean")
-    )
-    few = bayes.bank(light, draws=32, generator=generator)
+    with torch.inference_mode():
+        exact, shared = (
+            bayes.bank(variational, draws=64, generator=generator, skip=skip)
+            for skip in ("exact", "mean")
+        )
+        few = bayes.bank(light, draws=32, generator=generator)
     candidates: dict[str, Candidate] = {
         "one plain pass": lambda: unit(x).segmentation.softmax(1),
         "one pass, our form": lambda: own(x).segmentation.softmax(1),
@@ -146,7 +147,7 @@ def block(dim: int, convs: int, options: argparse.Namespace) -> None:
         standard = plain(dim, widths, 2)
         candidates["one plain pass of two per level"] = lambda: standard(x).segmentation
     if options.compile:
-        quick = Compiled(few)
+        quick = Compiled(bayes.bank(light, draws=32, generator=generator))
         candidates["T=32 bank, light posterior, compiled"] = lambda: banked(quick, x, 32)
     if not options.quick:
         candidates["T=32 bank"] = lambda: banked(exact, x, 32)

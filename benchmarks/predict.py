@@ -100,7 +100,8 @@ def run(
     }
     for t in draws:
         for label, net in (("", posterior), (", light posterior", light)):
-            drawn = bank(net.eval(), draws=t, generator=torch.Generator().manual_seed(0))
+            with torch.inference_mode():
+                drawn = bank(net.eval(), draws=t, generator=torch.Generator().manual_seed(0))
             for how, chosen in (("blended windows", config), ("tiles", tiled)):
                 candidates[f"T={t}{label}, {how}"] = lambda net=net, d=drawn, c=chosen: map_case(
                     net, d, case, task, c

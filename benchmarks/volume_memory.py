@@ -48,7 +48,8 @@ def main() -> None:
     network = trained.build(config, task)
     trained.convert(network, config)
     generator = torch.Generator().manual_seed(0)
-    drawn = bank(network.eval(), draws=arguments.draws, generator=generator)
+    with torch.inference_mode():
+        drawn = bank(network.eval(), draws=arguments.draws, generator=generator)
     case = synthetic(tuple(arguments.shape))
     count = sum(1 for _ in windows(case, config, how=arguments.how))
     maps.windows = lambda *a, **k: itertools.islice(windows(*a, **k), arguments.only)

@@ -151,8 +151,11 @@ def convert(network: Network, config: Config) -> None:
             pass
 
 
+@torch.inference_mode()
 def posterior(network: nn.Module, draws: Draws, *, generator: torch.Generator) -> Bank:
     """The draws by which a network predicts; with ``auto`` as many as may be needed.
+
+    For inference alone: no gradient passes through them, and kernels are laid out for it.
 
     Raises:
         ConfigError: ``propagate`` asks for a variational network of one decoder.

@@ -146,6 +146,18 @@ def test_a_batch_is_its_images_one_by_one(build: Build) -> None:
 
 
 @every
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_bank_for_inference_says_the_same(build: Build, dim: int) -> None:
+    draws = bank(build(dim))
+    with torch.inference_mode():
+        stored = bank(build(dim))
+        for batch, size in ((1, (9, 6, 5)), (2, (8, 12, 4))):
+            x = image(*size[:dim], batch=batch)
+            for t in range(len(draws)):
+                same(stored.decode(stored.encode(x), t), draws.decode(draws.encode(x), t))
+
+
+@every
 def test_the_generator_alone_decides_the_draws(build: Build) -> None:
     net, x = build(2), image(8, 8)
     before = torch.get_rng_state()

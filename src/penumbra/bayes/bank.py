@@ -150,7 +150,8 @@ def bank(
     """Draw T functions from the posterior that the network holds.
 
     A deterministic network gives a bank of one draw, itself. An ensemble's M members or decoders
-    share T evenly, each at least one draw: T is rounded up to a multiple of M.
+    share T evenly, each at least one draw: T is rounded up to a multiple of M. In inference mode
+    kernels are kept in the layout that runs fastest, and the bank is for inference alone.
 
     Args:
         draws: T.
@@ -178,7 +179,7 @@ def _weight_bank(
     if not layers:
         return WeightBank(network, [[]], skip=skip, seed=seed)
     with torch.no_grad():
-        drawn = [[_dense(layer.draw(generator)) for layer in layers] for _ in range(draws)]
+        drawn = [[_stored(layer, generator) for layer in layers] for _ in range(draws)]
     return WeightBank(network, drawn, skip=skip, seed=seed)
 
 
@@ -192,11 +193,9 @@ def to_probabilities(output: Output) -> Output:
     )
 
 
-def _dense(draw: Draw) -> Draw:
-    """Channels last like the features, so that no pass has to reorder the kernel again."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    dense = formats.get(draw[0].dim(), torch.contiguous_format)
-    return draw[0].contiguous(memory_format=dense), draw[1]
+def _stored(layer: StochasticLayer, generator: torch.Generator) -> Draw:
+    kernel, bias = layer.draw(generator)
+    return layer.operation.store(kernel), bias
 
 
 def _skips_are_drawn(decoder: Decoder) -> bool:

@@ -49,10 +49,7 @@ class Counts:
 
 def most_probable(probabilities: Float[Tensor, "b c *space"]) -> UInt8[Tensor, "b *space"]:
     """``argmax`` over classes, the first of equals, where torch's own is slower than a decoder."""
-    probabilities = probabilities.detach()
-    best = probabilities[:, 0].clone()
-    labels = torch.zeros_like(best, dtype=torch.uint8)
-    for c in range(1, probabilities.shape[1]):
-        labels.masked_fill_(probabilities[:, c] > best, c)
-        torch.maximum(best, probabilities[:, c], out=best)
-    return labels
+    p, classes = probabilities.detach(), probabilities.shape[1]
+    first = torch.arange(classes, 0, -1, dtype=torch.uint8, device=p.device)
+    hit = (p == p.amax(1, keepdim=True)).view(torch.uint8)
+    return classes - hit.mul_(first.view(-1, *[1] * (p.ndim - 2))).amax(1)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from penumbra.nets import packed
 from penumbra.nets.conv3d import conv3d
 from penumbra.nets.upconv import UpConv, fold, run_folded
 
@@ -44,10 +46,31 @@ class Operation:
         """The kernel of a weight: folded for UpConv, the weight itself otherwise."""
         return fold(weight) if self.kind == "up" else weight
 
+    def store(self, kernel: Tensor) -> Tensor:
+        """A prepared kernel in the layout in which many passes run it fastest.
+
+        In inference mode that is often one which ``run`` alone can read (``packed``).
+        """
+        if packed.can_pack(kernel) and not isinstance(self.padding, str):
+            if self.kind == "up":
+                return packed.pack_up(kernel)
+            if self.kind == "conv":
+                return packed.pack_conv(
+                    kernel, self.padding, self.stride, self.dilation, self.groups
+                )
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        return kernel.contiguous(memory_format=formats.get(kernel.dim(), torch.contiguous_format))
+
     def run(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's output for a prepared kernel."""
+        """The layer's output for a prepared kernel, stored or not."""
         # torch accepts "same" and "valid" too; its stubs know the numbers only.
         padding = cast(Sequence[int], self.padding)
+        if kernel.is_mkldnn:
+            if self.kind == "up":
+                return packed.run_up(x, kernel, bias)
+            return packed.run_conv(
+                x, kernel, bias, padding, self.stride, self.dilation, self.groups
+            )
         match self.kind:
             case "linear":
                 return functional.linear(x, kernel, bias)

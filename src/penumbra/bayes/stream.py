@@ -62,7 +62,7 @@ def window_maps(
         output = to_probabilities(output)
         if output.segmentation is not None:
             voxels.update(output.segmentation)
-            labels = most_probable(output.segmentation)[(slice(None), *core)]
+            labels = most_probable(output.segmentation[(slice(None), slice(None), *core)])
             counts = counts or Counts(used, classes=output.segmentation.shape[1])
             counts.add(labels.cpu().numpy())
         if output.findings is not None:

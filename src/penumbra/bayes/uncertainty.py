@@ -69,8 +69,9 @@ class Moments:
         assert self._expected_aleatoric is not None
         before = p - self._mean
         self._mean.add_(before, alpha=1 / self.draws)
-        product = before.mul_(p - self._mean)
-        self._scatter += product.sum(1) if self.kind == "categorical" else product
+        square = before.square_()
+        square = square.sum(1) if self.kind == "categorical" else square
+        self._scatter.add_(square, alpha=1 - 1 / self.draws)
         self._expected_entropy += (entropy - self._expected_entropy) / self.draws
         self._expected_aleatoric += (aleatoric - self._expected_aleatoric) / self.draws
 
@@ -99,7 +100,7 @@ class Moments:
         if self._mean is not None and p.shape != self._mean.shape:
             raise ValueError(f"draw of shape {tuple(p.shape)}, expected {tuple(self._mean.shape)}")
         low, high = torch.aminmax(p)
-        if bool((low < 0) | (high > 1 + SUM_TOLERANCE)):
+        if not bool((low >= 0) & (high <= 1 + SUM_TOLERANCE)):  # nor is NaN
             raise ValueError(
                 f"values in [{low:.3g}, {high:.3g}]: probabilities, not logits, are averaged"
             )
