@@ -79,6 +79,10 @@ def sweep(net: nn.Module, case: Prepared, config: Config) -> torch.Tensor:
     return logits.softmax(1)
 
 
+def peak() -> str:
+    return f"process so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+
+
 def run(
     name: str, case: Prepared, task: Task, config: Config, draws: list[int], only: list[str]
 ) -> None:
@@ -107,17 +111,16 @@ def run(
                     net, d, case, task, c
                 )
     counts = {how: sum(1 for _ in windows(case, config, how=how)) for how in ("blend", "tile")}
-    print(f"\n{name}: {case.image.shape[1:]}, patch {config.data.patch}, windows {counts}")
+    print(
+        f"\n{name}: {case.image.shape[1:]}, patch {config.data.patch}, windows {counts}; {peak()}"
+    )
     seconds: dict[str, float] = {}
     with torch.inference_mode():
         for label in only or candidates:
             start = time.process_time()
             candidates[label]()
             seconds[label] = time.process_time() - start
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            print(
-                f"  {label:36s} {seconds[label]:7.1f} s, process so far {peak:.2f} GiB", flush=True
-            )
+            print(f"  {label:36s} {seconds[label]:7.1f} s, {peak()}", flush=True)
     for form in ("our", "usual"):
         if unit := seconds.get(f"sweep, {form} form"):
             ratios = (f"{label} {spent / unit:.2f}" for label, spent in seconds.items())

@@ -9,7 +9,7 @@ STEPS = """
 import resource
 
 def step():
-    return [bytearray(2**21) for _ in range(64)]
+    return [bytearray(2**21) for _ in range(64)] + [bytearray(2**26) for _ in range(4)]
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

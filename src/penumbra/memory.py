@@ -6,8 +6,7 @@ import sys
 KEPT = 2**30
 """Bytes of freed memory that stay, at most."""
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
-_LARGEST = 2**25  # glibc takes no higher threshold
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 
 
 def keep_freed() -> None:
@@ -15,11 +14,12 @@ def keep_freed() -> None:
 
     Every pass through a network frees its feature maps. glibc hands them back to the kernel, which
     maps and zeroes them again in the next pass, 4 KiB at a time: a fifth of the time of attacking
-    eight images on a CPU (docs/results/robustness.md), an eighth of that of eight posterior draws.
+    eight images on a CPU (docs/results/robustness.md), a third of that of a CT's posterior draws.
+    So nothing is mapped for itself, however large; what is freed below something in use stays.
     """
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # musl has none
         libc.mallopt(_TRIM_THRESHOLD, KEPT)
-        libc.mallopt(_MMAP_THRESHOLD, _LARGEST)
+        libc.mallopt(_MMAP_MAX, 0)

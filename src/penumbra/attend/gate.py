@@ -32,15 +32,15 @@ class Gate(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, features: Float[Tensor, "b c *space"]) -> Float[Tensor, "b m *space"]:
-        weight, bias, maps = self.g.weight, cast(Tensor, self.g.bias), self.maps
+        weight, bias, maps = self.g.weight.flatten(1), cast(Tensor, self.g.bias), self.maps
+        # Products of matrices where channels lie last, as the convolutions leave them.
+        dense = features.movedim(1, -1)
         if maps <= FEW:
-            conv = functional.conv2d if features.dim() == 4 else functional.conv3d
-            planes = [conv(features, weight[k : k + 1], bias[k : k + 1]) for k in range(maps)]
-            return (torch.stack([p[:, 0] for p in planes], 1) if maps > 1 else planes[0]).sigmoid_()
-        weight = functional.pad(weight.flatten(1), (0, 0, 0, -maps % WIDE))
+            planes = [dense @ weight[k] + bias[k] for k in range(maps)]
+            return torch.stack(planes, 1).sigmoid_()
+        weight = functional.pad(weight, (0, 0, 0, -maps % WIDE))
         bias = functional.pad(bias, (0, -maps % WIDE))
-        # A product of matrices where channels lie last, as the convolutions leave them.
-        return functional.linear(features.movedim(1, -1), weight, bias).sigmoid_().movedim(-1, 1)
+        return functional.linear(dense, weight, bias).sigmoid_().movedim(-1, 1)
 
 
 def gated_mean(

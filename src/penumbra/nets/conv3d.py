@@ -56,9 +56,11 @@ def use_fast_conv3d(module: nn.Module) -> None:
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1x1x1 convolution as a product: oneDNN takes 7 times as long on channels-last inputs."""
-    out = torch.matmul(weight.flatten(1), x.flatten(2))
-    if bias is not None:
-        out = out + bias[:, None]
+    matrix = weight.flatten(1).expand(len(x), -1, -1)
+    if bias is None:
+        out = torch.bmm(matrix, x.flatten(2))
+    else:
+        out = torch.baddbmm(bias[:, None], matrix, x.flatten(2))
     return out.view(x.shape[0], -1, *x.shape[2:])
 
 
