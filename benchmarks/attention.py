@@ -63,6 +63,7 @@ def rounds(ours: Candidate, theirs: Candidate, image: torch.Tensor) -> list[tupl
     return found[1:]
 
 
+@torch.inference_mode()
 def candidate(findings: int, gates: bool, draws: int, widths: tuple[int, ...]) -> Candidate:
     network = build(findings, gates, widths)
     convert(network)
