@@ -16,6 +16,7 @@ from penumbra.data.cohort import read_cohort
 from penumbra.data.geometry import load_volume
 from penumbra.data.preprocess import prepare
 from penumbra.errors import DataError
+from penumbra.types import Case, Task
 
 CASE = "BraTS2021_00000"
 
@@ -242,3 +243,13 @@ def test_a_sound_cohort_has_no_problems_and_a_table(brats: Path) -> None:
     assert "24 x 20 x 6" in text
     assert "channel t1 is missing in 1 case(s)" in text
     assert "disk for the store" in text
+
+
+@pytest.mark.parametrize("size", [None, (32, 32)])
+def test_a_volume_where_radiographs_are_read(
+    tmp_path: Path, write_nifti, head, size: tuple[int, int] | None
+) -> None:
+    case = Case("a", "a", {"film": write_nifti(tmp_path / "a.nii.gz", head()[0])})
+    task = Task("xray", ("film",), findings=("Edema",))
+    with pytest.raises(DataError, match=r"a\.nii\.gz: a volume, but the task reads radiographs"):
+        prepare(case, task, Data(patch=(32, 32), image_size=size))
