@@ -7,6 +7,7 @@ import pytest
 
 from penumbra.data import brats as brats_reader
 from penumbra.data.cohort import read_cohort
+from penumbra.data.geometry import load_volume
 from penumbra.errors import DataError
 from penumbra.types import IGNORE
 
@@ -268,3 +269,35 @@ def test_an_archive_of_small_films_is_a_cohort(tmp_path: Path) -> None:
     (tmp_path / "toymnist.npz").write_bytes(b"PK no")
     with pytest.raises(DataError, match=r"toymnist\.npz: 'train_images' cannot be read"):
         read_cohort(tmp_path / "toymnist.npz", modality="xray")
+
+
+def archive(folder: Path, films: tuple[int, ...], labels: tuple[int, ...]) -> Path:
+    arrays = {}
+    for part in ("train", "val", "test"):
+        arrays[f"{part}_images"] = np.arange(np.prod(films), dtype=np.uint8).reshape(films)
+        arrays[f"{part}_labels"] = np.zeros(labels, np.uint8)
+    np.savez_compressed(folder / "toymnist.npz", **arrays)
+    return folder / "toymnist.npz"
+
+
+def test_an_archive_may_hold_more_pixels_than_one_image_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penumbra.data.volume.MAX_VOXELS", 64)
+    cohort = read_cohort(archive(tmp_path, (3, 8, 8), (3, 1)), modality="xray")
+    assert len(cohort.cases) == 9
+    film = load_volume(cohort.cases[1].images["radiograph"])
+    assert film.array[0, 0] == 64
+    monkeypatch.setattr("penumbra.data.medmnist.MAX_BYTES", 100)
+    with pytest.raises(DataError, match=r"'train_images' takes 192 bytes, more than the 100"):
+        read_cohort(tmp_path, modality="xray")
+
+
+def test_an_archive_whose_films_have_no_label_each_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train_labels is 2x1, train_images 3x8x8; each film"):
+        read_cohort(archive(tmp_path, (3, 8, 8), (2, 1)), modality="xray")
+
+
+def test_an_archive_without_films_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"toymnist\.npz: holds no films"):
+        read_cohort(archive(tmp_path, (0, 8, 8), (0, 1)), modality="xray")
