@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from penumbra.config import Data
+from penumbra.data.acquisition import protocol_of
 from penumbra.data.check import check
 from penumbra.data.cohort import read_cohort
 from penumbra.data.geometry import load_volume
@@ -253,3 +254,18 @@ def test_a_volume_where_radiographs_are_read(
     task = Task("xray", ("film",), findings=("Edema",))
     with pytest.raises(DataError, match=r"a\.nii\.gz: a volume, but the task reads radiographs"):
         prepare(case, task, Data(patch=(32, 32), image_size=size))
+
+
+def test_two_channels_of_one_picture(tmp_path: Path) -> None:
+    path = tmp_path / "slice.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)
+    case = Case("a", "a", {"t1": path, "t2": path})
+    with pytest.raises(DataError, match=r"slice\.png: several channels name it"):
+        prepare(case, Task("mri", ("t1", "t2")), Data(patch=(8, 8)))
+
+
+def test_capitals_in_a_suffix_are_no_damage(tmp_path: Path, write_nifti, head) -> None:
+    file = write_nifti(tmp_path / "scan.nii.gz", np.zeros((40, 40, 20), np.int16))
+    shouted = file.rename(tmp_path / "SCAN.NII.GZ")
+    assert load_volume(shouted).array.shape == (40, 40, 20)
+    assert protocol_of(shouted, "ct") == "slices 2 to 4 mm"
