@@ -8,6 +8,7 @@ import pytest
 from penumbra.data import brats as brats_reader
 from penumbra.data.cohort import read_cohort
 from penumbra.data.geometry import load_volume
+from penumbra.data.scan import read_regions
 from penumbra.errors import DataError
 from penumbra.types import IGNORE
 
@@ -301,3 +302,34 @@ def test_an_archive_whose_films_have_no_label_each_is_refused(tmp_path: Path) ->
 def test_an_archive_without_films_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"toymnist\.npz: holds no films"):
         read_cohort(archive(tmp_path, (0, 8, 8), (0, 1)), modality="xray")
+
+
+def test_a_region_outlined_in_two_pieces_is_both(chexpert: Path) -> None:
+    film = "films/train/patient00001/study1/view1_frontal.png"
+    append(chexpert / "regions.csv", f"{film},ground_glass_opacities,films/masks/lung.png")
+    cohort = read_cohort(chexpert, modality="xray")
+    regions = read_regions(cohort.cases[0], cohort.task, (40, 30))
+    assert regions[1 + cohort.task.findings.index("Lung Opacity")].all()
+
+
+def append(table: Path, row: str) -> None:
+    table.write_text(table.read_text() + row + "\n")
+
+
+def test_a_film_without_a_path_is_named_by_its_line(chexpert: Path) -> None:
+    append(chexpert / "train.csv", ",Male,50,Frontal,AP,,1.0")
+    with pytest.raises(DataError, match=r"train\.csv, line 4: film '' does not exist"):
+        read_cohort(chexpert, modality="xray")
+
+
+def test_a_side_row_without_a_path_belongs_to_no_film(chexpert: Path) -> None:
+    before = read_cohort(chexpert, modality="xray")
+    append(chexpert / "regions.csv", ",left_lung,films/masks/lung.png")
+    append(chexpert / "boxes.csv", ",Edema,1,1,2,2")
+    assert read_cohort(chexpert, modality="xray") == before
+
+
+def test_a_layout_that_is_asked_for_and_not_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(DataError, match=r"none of train\.csv, .* is there"):
+        read_cohort(tmp_path, modality="xray", format="chexpert")
