@@ -269,3 +269,23 @@ def test_capitals_in_a_suffix_are_no_damage(tmp_path: Path, write_nifti, head) -
     shouted = file.rename(tmp_path / "SCAN.NII.GZ")
     assert load_volume(shouted).array.shape == (40, 40, 20)
     assert protocol_of(shouted, "ct") == "slices 2 to 4 mm"
+
+
+def test_a_film_in_shares_of_its_full_range(tmp_path: Path) -> None:
+    shares = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    shares[0, 0] = np.nan
+    Image.fromarray(shares).save(tmp_path / "film.tif")
+    assert load_volume(tmp_path / "film.tif").full_scale == 1
+
+
+def test_a_film_beyond_sixteen_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[-3, 7], [70_000, 0]], np.int32)).save(tmp_path / "film.tif")
+    with pytest.raises(DataError, match=r"film\.tif: grey values from -3 to 70000; expected 0 to"):
+        load_volume(tmp_path / "film.tif")
+
+
+def test_two_films_in_one_file(tmp_path: Path) -> None:
+    one, other = (Image.fromarray(np.full((4, 4), k, np.uint8)) for k in (1, 2))
+    one.save(tmp_path / "films.tif", save_all=True, append_images=[other])
+    with pytest.raises(DataError, match=r"films\.tif: holds 2 pictures; give each a file"):
+        load_volume(tmp_path / "films.tif")
