@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from penumbra import cli, foreign
 from penumbra.errors import DataError
+from penumbra.foreign.parts import draw_parts
 from penumbra.foreign.read import ForeignCase, find_cases, read_case, read_task
 
 BTCV = Path(__file__).parents[2] / ".." / "shared" / "data" / "btcv_mini"
@@ -293,3 +294,23 @@ def test_wrong_words_end_in_one_line(
     with pytest.raises(SystemExit):
         cli.main(words.format(tmp_path).split())
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_predictions_of_one_case_are_named(labels: Path, tmp_path: Path) -> None:
+    for ending in (".nii", ".nii.gz"):
+        nibabel.save(
+            nibabel.Nifti1Image(np.zeros((2, 2, 2, 2)), AFFINE), tmp_path / f"case_00{ending}"
+        )
+    with pytest.raises(DataError, match=r"case_00\.nii\.gz: of the same case as case_00\.nii;"):
+        find_cases(tmp_path, labels)
+
+
+def test_a_folder_of_predictions_that_is_not_there(labels: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such folder; check the path after"):
+        find_cases(tmp_path / "nowhere", labels)
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "0", "1", "-0.5"])
+def test_a_share_that_leaves_a_part_empty(share: str) -> None:
+    with pytest.raises(DataError, match=r"leaves a part empty"):
+        draw_parts(["a", "b", "c"], share)

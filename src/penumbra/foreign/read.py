@@ -42,16 +42,17 @@ def find_cases(predictions: Path, labels: Path) -> list[ForeignCase]:
     Raises:
         DataError: no prediction is there, one has no label file, or two are of one case.
     """
+    if not predictions.is_dir():
+        raise DataError(f"{predictions}: no such folder; check the path after --predictions")
+    paths = [path for path in sorted(predictions.iterdir()) if _case_of(path) is not None]
+    # nnU-Net writes its segmentations beside the probabilities.
+    npz = [path for path in paths if path.suffix == ".npz"]
     found: dict[str, Path] = {}
-    for path in sorted(predictions.iterdir()):
-        name = _case_of(path)
-        if name is None:
-            continue
-        if name in found and found[name].suffix == ".npz":
-            continue  # nnU-Net writes its segmentation beside the probabilities
+    for path in npz or paths:
+        name = str(_case_of(path))
+        if name in found:
+            raise DataError(f"{path}: of the same case as {found[name].name}; keep one")
         found[name] = path
-    npz = {name for name, path in found.items() if path.suffix == ".npz"}
-    found = {name: path for name, path in found.items() if not npz or name in npz}
     if not found:
         raise DataError(
             f"{predictions}: no probability maps; expected <case>.npz (nnU-Net with "
