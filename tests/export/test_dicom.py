@@ -11,6 +11,7 @@ from pydicom import dcmread
 
 from penumbra.errors import DataError
 from penumbra.export.dicom import export_case
+from penumbra.export.series import read_series
 
 BTCV = Path(__file__).parents[2] / ".." / "shared" / "data" / "btcv_mini"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -172,3 +173,11 @@ def test_a_summary_cannot_point_outside_its_folder(
     (predicted / "c1.json").write_text(text.replace("c1_epistemic", "../c1_epistemic"))
     with pytest.raises(DataError, match="outside its folder"):
         export_case(predicted, "c1", series, tmp_path / "out")
+
+
+def test_a_dose_beside_the_slices_is_no_second_series(tmp_path: Path, write_ct) -> None:
+    folder = write_ct(tmp_path / "ct", np.zeros((7, 6, 4)))
+    dose = dcmread(folder / "001.dcm")
+    dose.Modality, dose.SeriesInstanceUID = "RTDOSE", f"{dose.SeriesInstanceUID}.1"
+    dose.save_as(folder / "dose.dcm")
+    assert read_series(folder).shape == (7, 6, 4)

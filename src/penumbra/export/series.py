@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from penumbra.data.dicom import NOT_IMAGES
 from penumbra.data.slices import place_datasets
 from penumbra.data.volume import apart_mm
 from penumbra.errors import DataError
@@ -47,7 +48,8 @@ def read_series(folder: Path) -> Series:
             dataset = pydicom.dcmread(path, stop_before_pixels=True)
         except (pydicom.errors.InvalidDicomError, OSError, EOFError):
             continue
-        if "ImagePositionPatient" in dataset and "Rows" in dataset:
+        image = "ImagePositionPatient" in dataset and "Rows" in dataset
+        if image and dataset.get("Modality") not in NOT_IMAGES:
             found.append(dataset)
     series = {str(d.SeriesInstanceUID) for d in found}
     if len(series) != 1:
