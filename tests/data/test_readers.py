@@ -333,3 +333,17 @@ def test_a_layout_that_is_asked_for_and_not_there(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(DataError, match=r"none of train\.csv, .* is there"):
         read_cohort(tmp_path, modality="xray", format="chexpert")
+
+
+def test_participants_that_name_no_case_are_refused(brats: Path) -> None:
+    (brats / "participants.csv").write_text("subject,split\nsub-01,train\n")
+    with pytest.raises(DataError, match=r"none of the 6 cases is in its column 'subject', the fir"):
+        read_cohort(brats, modality="mri")
+
+
+def test_an_outline_of_no_finding_is_refused(brats: Path) -> None:
+    film = "BraTS2021_00000/BraTS2021_00000_t1.nii.gz"
+    table = brats / "cases.csv"
+    table.write_text(f"case,image,bleeding,mask:roi,mask:bleding\na,{film},1,{film},{film}\n")
+    with pytest.raises(DataError, match=r"column 'mask:bleding' outlines no finding .* bleeding;"):
+        read_cohort(brats, modality="mri")

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 
 from penumbra.errors import DataError
 from penumbra.export.dicom import export_case
@@ -178,6 +179,6 @@ def test_a_summary_cannot_point_outside_its_folder(
 def test_a_dose_beside_the_slices_is_no_second_series(tmp_path: Path, write_ct) -> None:
     folder = write_ct(tmp_path / "ct", np.zeros((7, 6, 4)))
     dose = dcmread(folder / "001.dcm")
-    dose.Modality, dose.SeriesInstanceUID = "RTDOSE", f"{dose.SeriesInstanceUID}.1"
+    dose.Modality, dose.SeriesInstanceUID = "RTDOSE", generate_uid()
     dose.save_as(folder / "dose.dcm")
     assert read_series(folder).shape == (7, 6, 4)
