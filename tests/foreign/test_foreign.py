@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from penumbra import cli, foreign
+from penumbra import cli, foreign, report
 from penumbra.errors import DataError
 from penumbra.foreign.parts import draw_parts
 from penumbra.foreign.read import ForeignCase, find_cases, read_case, read_task
@@ -314,3 +314,30 @@ def test_a_folder_of_predictions_that_is_not_there(labels: Path, tmp_path: Path)
 def test_a_share_that_leaves_a_part_empty(share: str) -> None:
     with pytest.raises(DataError, match=r"leaves a part empty"):
         draw_parts(["a", "b", "c"], share)
+
+
+def half_empty(folder: Path, *, fitted_on: str) -> tuple[Path, Path, Path]:
+    """Two cases with one structure, two in which nothing is marked or predicted, and a split."""
+    other = {"full": "empty", "empty": "full"}[fitted_on]
+    for name in ("full_0", "full_1", "empty_0", "empty_1"):
+        mask = np.zeros((8, 8, 4), np.uint8)
+        mask[2:5, 2:5] = name.startswith("full")
+        soft = np.where(mask[..., None], (0.3, 0.7), (0.9, 0.1)).astype(np.float32)
+        for where, array in (("labels", mask), ("predictions", soft)):
+            (folder / where).mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, AFFINE), folder / where / f"{name}.nii.gz")
+    parts = {"val": [f"{fitted_on}_0", f"{fitted_on}_1"], "test": [f"{other}_0", f"{other}_1"]}
+    (folder / "split.json").write_text(json.dumps(parts))
+    return folder / "predictions", folder / "labels", folder / "split.json"
+
+
+def test_test_cases_without_any_structure_still_make_a_report(tmp_path: Path) -> None:
+    predictions, labels, split = half_empty(tmp_path, fitted_on="full")
+    foreign.evaluate(predictions, labels, tmp_path / "out", validation=str(split))
+    assert report.build(tmp_path / "out").is_file()
+
+
+def test_nothing_can_be_fitted_on_cases_without_any_structure(tmp_path: Path) -> None:
+    predictions, labels, split = half_empty(tmp_path, fitted_on="empty")
+    with pytest.raises(DataError, match=r"none of the validation cases \(empty_0, empty_1\) has"):
+        foreign.calibrate(predictions, labels, tmp_path / "out", validation=str(split))

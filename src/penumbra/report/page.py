@@ -92,7 +92,8 @@ def _curves(run: RunFolder) -> dict[str, Any]:
     target = float(run.config.get("evaluate", {}).get("error_target", 0.05))
     reliability = run.curves.get("reliability", {})
     titles = {"raw": "Reliability, raw", "scaled": "Reliability, temperature-scaled"}
-    risk = run.curves.get("risk_coverage")
+    risk = run.curves.get("risk_coverage") or {}
+    risk = risk if risk.get("coverage") else None  # no case has a risk
     accepted = cases.accepted_coverage(risk, target) if risk else None
     return {
         "reliability": [
