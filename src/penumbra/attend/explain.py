@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
+from penumbra.nets.hooks import hooked
+
 Method = Literal["grad_cam", "grad_cam_pp", "integrated_gradients", "smooth_grad", "occlusion"]
 
 Logits = Callable[[Tensor], Tensor]
@@ -115,12 +117,8 @@ def _cam(score: Score, image: Tensor, layer: nn.Module | None, *, plus: bool) ->
     if layer is None:
         raise ValueError("Grad-CAM explains through a layer: hand over one of the model's modules")
     kept: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    try:
-        with torch.enable_grad():
-            value = score(image.requires_grad_()).sum()
-    finally:
-        handle.remove()
+    with hooked([layer], lambda module, inputs, output: kept.append(output)), torch.enable_grad():
+        value = score(image.requires_grad_()).sum()
     if not kept or not isinstance(kept[-1], Tensor):
         found = f"its output is a {type(kept[-1]).__name__}" if kept else "the model never ran it"
         raise ValueError(f"layer {type(layer).__name__} cannot be explained: {found}")
