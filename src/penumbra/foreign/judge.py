@@ -117,11 +117,7 @@ def evaluate(
         "temperature": fitted.temperature,
         "environment": {**environment(), "command": command},
     }
-    tree = json.loads(to_json(rows))
-    write_text(
-        out / "metrics.json",
-        json.dumps({"schema": tree["schema"], **record, "rows": tree["rows"]}, indent=1) + "\n",
-    )
+    write_text(out / "metrics.json", to_json(rows, record))
     lines = [table_line(s, part=part) for part in PARTS for s in judged[part].scores]
     write_text(out / "cases.csv", table_text(lines))
     write_text(out / "split.json", json.dumps({"parts": dict(fitted.parts)}, indent=1))
