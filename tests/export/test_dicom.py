@@ -182,3 +182,24 @@ def test_a_dose_beside_the_slices_is_no_second_series(tmp_path: Path, write_ct) 
     dose.Modality, dose.SeriesInstanceUID = "RTDOSE", generate_uid()
     dose.save_as(folder / "dose.dcm")
     assert read_series(folder).shape == (7, 6, 4)
+
+
+def test_without_a_volume_of_its_own_no_segment_is_reported(
+    tmp_path: Path, write_ct, write_prediction
+) -> None:
+    series = write_ct(tmp_path / "ct", np.zeros((7, 6, 4)))
+    predicted = write_prediction(tmp_path / "pred", series)
+    record = json.loads((predicted / "c1.json").read_text())
+    record["task"]["regions"], record["volumes_ml"] = {"both": [1, 2]}, {"both": {}}
+    (predicted / "c1.json").write_text(json.dumps(record))
+    wrote = {path.name for path in export_case(predicted, "c1", series, tmp_path / "dicom")}
+    assert "c1_segmentation.dcm" in wrote
+    assert "c1_report.dcm" not in wrote
+
+
+def test_a_map_that_is_gone_is_named(tmp_path: Path, write_ct, write_prediction) -> None:
+    series = write_ct(tmp_path / "ct", np.zeros((7, 6, 4)))
+    predicted = write_prediction(tmp_path / "pred", series)
+    (predicted / "c1_epistemic.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"c1_epistemic\.nii\.gz: cannot be read .*predict again"):
+        export_case(predicted, "c1", series, tmp_path / "dicom")
