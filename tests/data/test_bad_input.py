@@ -17,7 +17,7 @@ from penumbra.data.cohort import read_cohort
 from penumbra.data.geometry import load_volume
 from penumbra.data.preprocess import prepare
 from penumbra.errors import DataError
-from penumbra.types import Case, Task
+from penumbra.types import Case, Cohort, Task
 
 CASE = "BraTS2021_00000"
 
@@ -289,3 +289,27 @@ def test_two_films_in_one_file(tmp_path: Path) -> None:
     one.save(tmp_path / "films.tif", save_all=True, append_images=[other])
     with pytest.raises(DataError, match=r"films\.tif: holds 2 pictures; give each a file"):
         load_volume(tmp_path / "films.tif")
+
+
+def test_the_remedy_for_different_grids_is_one_that_is_not_in_use(
+    brats: Path, write_nifti, head
+) -> None:
+    for sequence in ("t1", "t1ce", "flair", "seg"):
+        array = head(value=1)[1 if sequence == "seg" else 0]
+        path = brats / CASE / f"{CASE}_{sequence}.nii.gz"
+        write_nifti(path, array, np.diag([-9.0, -9.0, 3.0, 1.0]))
+    cohort = read_cohort(brats, modality="mri")
+    remedy = "set data.spacing_mm"
+    assert any(remedy in notice for notice in check(cohort, Data()).notices)
+    assert not any(remedy in n for n in check(cohort, Data(spacing_mm=(2.0, 2.0, 3.0))).notices)
+
+
+def test_films_of_different_sizes_are_brought_to_one_size(tmp_path: Path) -> None:
+    cases = []
+    for side in (8, 64):
+        path = tmp_path / f"{side}.png"
+        Image.fromarray(np.arange(side**2).astype(np.uint8).reshape(side, side)).save(path)
+        cases.append(Case(path.stem, path.stem, {"film": path}))
+    cohort = Cohort("films", Task("xray", ("film",), findings=("Edema",)), tuple(cases))
+    notices = check(cohort, Data(patch=(8, 8))).notices
+    assert any("set data.image_size" in notice for notice in notices)
