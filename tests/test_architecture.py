@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "penumbra"
 
 LAYERS = [
-    {"config", "types", "errors", "progress", "files", "checkpoint", "jobs", "memory"},
+    {"config", "types", "errors", "progress", "files", "checkpoint", "jobs", "memory", "pages"},
     {"data", "nets"},
     {"augment"},
     {"pretrain", "bayes", "robust", "attend", "evaluate"},

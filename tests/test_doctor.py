@@ -1,5 +1,6 @@
 """The doctor names what is missing, and the remedy."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ def test_an_extra_that_is_absent_comes_with_its_remedy() -> None:
     found = doctor._extra("moon", ("no_such_module",))
     assert found.verdict == "absent"
     assert found.remedy == "pip install 'penumbra-imaging[moon]'"
+
+
+def test_every_extra_that_users_install_is_listed() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"docs", "dev"}
 
 
 def test_a_package_that_is_absent_is_a_problem() -> None:

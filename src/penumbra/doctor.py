@@ -20,6 +20,7 @@ CORE = ("torch", "monai", "numpy", "scipy", "nibabel", "scikit-image", "pydantic
 EXTRAS = {
     "dicom": ("pydicom", "highdicom", "dicomweb_client"),
     "serve": ("fastapi", "uvicorn", "multipart"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "ray": ("ray",),
 }
 """Extra -> the modules that it brings."""

@@ -197,3 +197,9 @@ def test_the_organ_prior_is_zero_outside_and_empty_without_an_organ() -> None:
     assert float(prior[0, 4, 4]) == 1.0
     assert float(prior[0][~body[0]].max()) == 0.0
     assert float(prior[1].abs().max()) == 0.0
+
+
+def test_a_body_that_fills_the_frame_is_deepest_in_its_middle() -> None:
+    shown = organ_prior(torch.ones(1, 5, 7, dtype=torch.bool))[0]
+    assert shown[2, 3] == shown.max() == 1
+    torch.testing.assert_close(shown, shown.flip(0, 1))

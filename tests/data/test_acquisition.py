@@ -1,5 +1,6 @@
 """Protocols that files tell by themselves."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,3 +56,8 @@ def test_a_brats_subject_tells_its_sequences(brats: Path) -> None:
     sequences = {case.protocol for case in read_cohort(brats, modality="mri").cases}
     assert all(set(s.split("+")) <= {"t1", "t1ce", "t2", "flair"} for s in sequences if s)
     assert None not in sequences
+
+
+def test_an_archive_tells_what_its_folder_tells(series: Path) -> None:
+    zipped = Path(shutil.make_archive(str(series.parent / "zipped"), "zip", series))
+    assert protocol_of(zipped, "ct") == protocol_of(series, "ct") == "slices from 4 mm"

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from penumbra.config import Data
+from penumbra.data.acquisition import protocol_of
 from penumbra.data.check import check
 from penumbra.data.cohort import read_cohort
 from penumbra.data.geometry import load_volume
 from penumbra.data.preprocess import prepare
 from penumbra.errors import DataError
+from penumbra.types import Case, Cohort, Task
 
 CASE = "BraTS2021_00000"
 
@@ -242,3 +244,72 @@ def test_a_sound_cohort_has_no_problems_and_a_table(brats: Path) -> None:
     assert "24 x 20 x 6" in text
     assert "channel t1 is missing in 1 case(s)" in text
     assert "disk for the store" in text
+
+
+@pytest.mark.parametrize("size", [None, (32, 32)])
+def test_a_volume_where_radiographs_are_read(
+    tmp_path: Path, write_nifti, head, size: tuple[int, int] | None
+) -> None:
+    case = Case("a", "a", {"film": write_nifti(tmp_path / "a.nii.gz", head()[0])})
+    task = Task("xray", ("film",), findings=("Edema",))
+    with pytest.raises(DataError, match=r"a\.nii\.gz: a volume, but the task reads radiographs"):
+        prepare(case, task, Data(patch=(32, 32), image_size=size))
+
+
+def test_two_channels_of_one_picture(tmp_path: Path) -> None:
+    path = tmp_path / "slice.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)
+    case = Case("a", "a", {"t1": path, "t2": path})
+    with pytest.raises(DataError, match=r"slice\.png: several channels name it"):
+        prepare(case, Task("mri", ("t1", "t2")), Data(patch=(8, 8)))
+
+
+def test_capitals_in_a_suffix_are_no_damage(tmp_path: Path, write_nifti, head) -> None:
+    file = write_nifti(tmp_path / "scan.nii.gz", np.zeros((40, 40, 20), np.int16))
+    shouted = file.rename(tmp_path / "SCAN.NII.GZ")
+    assert load_volume(shouted).array.shape == (40, 40, 20)
+    assert protocol_of(shouted, "ct") == "slices 2 to 4 mm"
+
+
+def test_a_film_in_shares_of_its_full_range(tmp_path: Path) -> None:
+    shares = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    shares[0, 0] = np.nan
+    Image.fromarray(shares).save(tmp_path / "film.tif")
+    assert load_volume(tmp_path / "film.tif").full_scale == 1
+
+
+def test_a_film_beyond_sixteen_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[-3, 7], [70_000, 0]], np.int32)).save(tmp_path / "film.tif")
+    with pytest.raises(DataError, match=r"film\.tif: grey values from -3 to 70000; expected 0 to"):
+        load_volume(tmp_path / "film.tif")
+
+
+def test_two_films_in_one_file(tmp_path: Path) -> None:
+    one, other = (Image.fromarray(np.full((4, 4), k, np.uint8)) for k in (1, 2))
+    one.save(tmp_path / "films.tif", save_all=True, append_images=[other])
+    with pytest.raises(DataError, match=r"films\.tif: holds 2 pictures; give each a file"):
+        load_volume(tmp_path / "films.tif")
+
+
+def test_the_remedy_for_different_grids_is_one_that_is_not_in_use(
+    brats: Path, write_nifti, head
+) -> None:
+    for sequence in ("t1", "t1ce", "flair", "seg"):
+        array = head(value=1)[1 if sequence == "seg" else 0]
+        path = brats / CASE / f"{CASE}_{sequence}.nii.gz"
+        write_nifti(path, array, np.diag([-9.0, -9.0, 3.0, 1.0]))
+    cohort = read_cohort(brats, modality="mri")
+    remedy = "set data.spacing_mm"
+    assert any(remedy in notice for notice in check(cohort, Data()).notices)
+    assert not any(remedy in n for n in check(cohort, Data(spacing_mm=(2.0, 2.0, 3.0))).notices)
+
+
+def test_films_of_different_sizes_are_brought_to_one_size(tmp_path: Path) -> None:
+    cases = []
+    for side in (8, 64):
+        path = tmp_path / f"{side}.png"
+        Image.fromarray(np.arange(side**2).astype(np.uint8).reshape(side, side)).save(path)
+        cases.append(Case(path.stem, path.stem, {"film": path}))
+    cohort = Cohort("films", Task("xray", ("film",), findings=("Edema",)), tuple(cases))
+    notices = check(cohort, Data(patch=(8, 8))).notices
+    assert any("set data.image_size" in notice for notice in notices)

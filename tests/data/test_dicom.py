@@ -222,3 +222,8 @@ def test_noise_in_the_header_never_escapes_as_another_error(write_series) -> Non
         # pydicom warns of values that break the standard; here a warning is an error
         with contextlib.suppress(DataError, Warning):
             load_volume(folder)
+
+
+def test_a_lone_slice_is_as_thick_as_it_says(tmp_path: Path, write_ct: Callable[..., Path]) -> None:
+    volume = load_volume(write_ct(tmp_path / "one", np.zeros((8, 6, 1), np.int16), thickness=5.0))
+    assert volume.spacing_mm == pytest.approx((0.6, 0.8, 5.0))

@@ -7,6 +7,8 @@ import pytest
 
 from penumbra.data import brats as brats_reader
 from penumbra.data.cohort import read_cohort
+from penumbra.data.geometry import load_volume
+from penumbra.data.scan import read_regions
 from penumbra.errors import DataError
 from penumbra.types import IGNORE
 
@@ -268,3 +270,80 @@ def test_an_archive_of_small_films_is_a_cohort(tmp_path: Path) -> None:
     (tmp_path / "toymnist.npz").write_bytes(b"PK no")
     with pytest.raises(DataError, match=r"toymnist\.npz: 'train_images' cannot be read"):
         read_cohort(tmp_path / "toymnist.npz", modality="xray")
+
+
+def archive(folder: Path, films: tuple[int, ...], labels: tuple[int, ...]) -> Path:
+    arrays = {}
+    for part in ("train", "val", "test"):
+        arrays[f"{part}_images"] = np.arange(np.prod(films), dtype=np.uint8).reshape(films)
+        arrays[f"{part}_labels"] = np.zeros(labels, np.uint8)
+    np.savez_compressed(folder / "toymnist.npz", **arrays)
+    return folder / "toymnist.npz"
+
+
+def test_an_archive_may_hold_more_pixels_than_one_image_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penumbra.data.volume.MAX_VOXELS", 64)
+    cohort = read_cohort(archive(tmp_path, (3, 8, 8), (3, 1)), modality="xray")
+    assert len(cohort.cases) == 9
+    film = load_volume(cohort.cases[1].images["radiograph"])
+    assert film.array[0, 0] == 64
+    monkeypatch.setattr("penumbra.data.medmnist.MAX_BYTES", 100)
+    with pytest.raises(DataError, match=r"'train_images' takes 192 bytes, more than the 100"):
+        read_cohort(tmp_path, modality="xray")
+
+
+def test_an_archive_whose_films_have_no_label_each_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train_labels is 2x1, train_images 3x8x8; each film"):
+        read_cohort(archive(tmp_path, (3, 8, 8), (2, 1)), modality="xray")
+
+
+def test_an_archive_without_films_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"toymnist\.npz: holds no films"):
+        read_cohort(archive(tmp_path, (0, 8, 8), (0, 1)), modality="xray")
+
+
+def test_a_region_outlined_in_two_pieces_is_both(chexpert: Path) -> None:
+    film = "films/train/patient00001/study1/view1_frontal.png"
+    append(chexpert / "regions.csv", f"{film},ground_glass_opacities,films/masks/lung.png")
+    cohort = read_cohort(chexpert, modality="xray")
+    regions = read_regions(cohort.cases[0], cohort.task, (40, 30))
+    assert regions[1 + cohort.task.findings.index("Lung Opacity")].all()
+
+
+def append(table: Path, row: str) -> None:
+    table.write_text(table.read_text() + row + "\n")
+
+
+def test_a_film_without_a_path_is_named_by_its_line(chexpert: Path) -> None:
+    append(chexpert / "train.csv", ",Male,50,Frontal,AP,,1.0")
+    with pytest.raises(DataError, match=r"train\.csv, line 4: film '' does not exist"):
+        read_cohort(chexpert, modality="xray")
+
+
+def test_a_side_row_without_a_path_belongs_to_no_film(chexpert: Path) -> None:
+    before = read_cohort(chexpert, modality="xray")
+    append(chexpert / "regions.csv", ",left_lung,films/masks/lung.png")
+    append(chexpert / "boxes.csv", ",Edema,1,1,2,2")
+    assert read_cohort(chexpert, modality="xray") == before
+
+
+def test_a_layout_that_is_asked_for_and_not_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(DataError, match=r"none of train\.csv, .* is there"):
+        read_cohort(tmp_path, modality="xray", format="chexpert")
+
+
+def test_participants_that_name_no_case_are_refused(brats: Path) -> None:
+    (brats / "participants.csv").write_text("subject,split\nsub-01,train\n")
+    with pytest.raises(DataError, match=r"none of the 6 cases is in its column 'subject', the fir"):
+        read_cohort(brats, modality="mri")
+
+
+def test_an_outline_of_no_finding_is_refused(brats: Path) -> None:
+    film = "BraTS2021_00000/BraTS2021_00000_t1.nii.gz"
+    table = brats / "cases.csv"
+    table.write_text(f"case,image,bleeding,mask:roi,mask:bleding\na,{film},1,{film},{film}\n")
+    with pytest.raises(DataError, match=r"column 'mask:bleding' outlines no finding .* bleeding;"):
+        read_cohort(brats, modality="mri")

@@ -144,6 +144,7 @@ def test_a_split_file_gives_the_parts_back_and_notices_other_data(tmp_path: Path
     fewer = replace(bare, cases=bare.cases[:-1])
     with pytest.raises(DataError, match=r"split\.json: was written for other cases"):
         split.read(fewer, path)
-    path.write_text(json.dumps([1]))
-    with pytest.raises(DataError, match=r"split\.json: not a split file"):
-        split.read(bare, path)
+    for broken in ([1], {"parts": {"train": 3}}):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(DataError, match=r"split\.json: not a split file"):
+            split.read(bare, path)

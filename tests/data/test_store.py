@@ -13,7 +13,7 @@ from penumbra.data.cohort import read_cohort
 from penumbra.data.preprocess import prepare
 from penumbra.errors import DataError, WriteError
 from penumbra.files import building
-from penumbra.types import Cohort
+from penumbra.types import Case, Cohort, Task
 
 
 @pytest.fixture
@@ -210,3 +210,15 @@ def test_few_cases_stay_open(
     for index in (0, 1, 2, 3, 2):
         store[index]
     assert list(store._open) == [3, 2]
+
+
+def test_what_half_precision_cannot_hold_is_cut_and_told(tmp_path: Path, write_nifti, head) -> None:
+    hot = head()[0].astype(np.float32)
+    hot[12, 10, 3] = 70_000
+    file = write_nifti(tmp_path / "ct.nii.gz", hot)
+    case = Case("ct", "ct", {"ct": file}, part="train")
+    store = stores.build(Cohort("c", Task("ct", ("ct",)), (case,)), Data(), tmp_path / "store")
+    assert float(np.asarray(store[0].image).max()) == 65_504
+    assert store[0].notes == (
+        "ct.nii.gz: 1 voxels above 65504 set to it; are these Hounsfield units?",
+    )

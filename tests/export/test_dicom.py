@@ -8,9 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 
 from penumbra.errors import DataError
 from penumbra.export.dicom import export_case
+from penumbra.export.series import read_series
 
 BTCV = Path(__file__).parents[2] / ".." / "shared" / "data" / "btcv_mini"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -172,3 +174,32 @@ def test_a_summary_cannot_point_outside_its_folder(
     (predicted / "c1.json").write_text(text.replace("c1_epistemic", "../c1_epistemic"))
     with pytest.raises(DataError, match="outside its folder"):
         export_case(predicted, "c1", series, tmp_path / "out")
+
+
+def test_a_dose_beside_the_slices_is_no_second_series(tmp_path: Path, write_ct) -> None:
+    folder = write_ct(tmp_path / "ct", np.zeros((7, 6, 4)))
+    dose = dcmread(folder / "001.dcm")
+    dose.Modality, dose.SeriesInstanceUID = "RTDOSE", generate_uid()
+    dose.save_as(folder / "dose.dcm")
+    assert read_series(folder).shape == (7, 6, 4)
+
+
+def test_without_a_volume_of_its_own_no_segment_is_reported(
+    tmp_path: Path, write_ct, write_prediction
+) -> None:
+    series = write_ct(tmp_path / "ct", np.zeros((7, 6, 4)))
+    predicted = write_prediction(tmp_path / "pred", series)
+    record = json.loads((predicted / "c1.json").read_text())
+    record["task"]["regions"], record["volumes_ml"] = {"both": [1, 2]}, {"both": {}}
+    (predicted / "c1.json").write_text(json.dumps(record))
+    wrote = {path.name for path in export_case(predicted, "c1", series, tmp_path / "dicom")}
+    assert "c1_segmentation.dcm" in wrote
+    assert "c1_report.dcm" not in wrote
+
+
+def test_a_map_that_is_gone_is_named(tmp_path: Path, write_ct, write_prediction) -> None:
+    series = write_ct(tmp_path / "ct", np.zeros((7, 6, 4)))
+    predicted = write_prediction(tmp_path / "pred", series)
+    (predicted / "c1_epistemic.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"c1_epistemic\.nii\.gz: cannot be read .*predict again"):
+        export_case(predicted, "c1", series, tmp_path / "dicom")

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from penumbra import cli, foreign
+from penumbra import cli, foreign, report
 from penumbra.errors import DataError
+from penumbra.foreign.parts import draw_parts
 from penumbra.foreign.read import ForeignCase, find_cases, read_case, read_task
 
 BTCV = Path(__file__).parents[2] / ".." / "shared" / "data" / "btcv_mini"
@@ -293,3 +294,50 @@ def test_wrong_words_end_in_one_line(
     with pytest.raises(SystemExit):
         cli.main(words.format(tmp_path).split())
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_predictions_of_one_case_are_named(labels: Path, tmp_path: Path) -> None:
+    for ending in (".nii", ".nii.gz"):
+        nibabel.save(
+            nibabel.Nifti1Image(np.zeros((2, 2, 2, 2)), AFFINE), tmp_path / f"case_00{ending}"
+        )
+    with pytest.raises(DataError, match=r"case_00\.nii\.gz: of the same case as case_00\.nii;"):
+        find_cases(tmp_path, labels)
+
+
+def test_a_folder_of_predictions_that_is_not_there(labels: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such folder; check the path after"):
+        find_cases(tmp_path / "nowhere", labels)
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "0", "1", "-0.5"])
+def test_a_share_that_leaves_a_part_empty(share: str) -> None:
+    with pytest.raises(DataError, match=r"leaves a part empty"):
+        draw_parts(["a", "b", "c"], share)
+
+
+def half_empty(folder: Path, *, fitted_on: str) -> tuple[Path, Path, Path]:
+    """Two cases with one structure, two in which nothing is marked or predicted, and a split."""
+    other = {"full": "empty", "empty": "full"}[fitted_on]
+    for name in ("full_0", "full_1", "empty_0", "empty_1"):
+        mask = np.zeros((8, 8, 4), np.uint8)
+        mask[2:5, 2:5] = name.startswith("full")
+        soft = np.where(mask[..., None], (0.3, 0.7), (0.9, 0.1)).astype(np.float32)
+        for where, array in (("labels", mask), ("predictions", soft)):
+            (folder / where).mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, AFFINE), folder / where / f"{name}.nii.gz")
+    parts = {"val": [f"{fitted_on}_0", f"{fitted_on}_1"], "test": [f"{other}_0", f"{other}_1"]}
+    (folder / "split.json").write_text(json.dumps(parts))
+    return folder / "predictions", folder / "labels", folder / "split.json"
+
+
+def test_test_cases_without_any_structure_still_make_a_report(tmp_path: Path) -> None:
+    predictions, labels, split = half_empty(tmp_path, fitted_on="full")
+    foreign.evaluate(predictions, labels, tmp_path / "out", validation=str(split))
+    assert report.build(tmp_path / "out").is_file()
+
+
+def test_nothing_can_be_fitted_on_cases_without_any_structure(tmp_path: Path) -> None:
+    predictions, labels, split = half_empty(tmp_path, fitted_on="empty")
+    with pytest.raises(DataError, match=r"none of the validation cases \(empty_0, empty_1\) has"):
+        foreign.calibrate(predictions, labels, tmp_path / "out", validation=str(split))

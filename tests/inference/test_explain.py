@@ -15,6 +15,7 @@ from penumbra.inference.explain import (
     CAMS,
     EXPLAINERS,
     Explainer,
+    explain_case,
     explain_images,
     methods_of,
 )
@@ -133,3 +134,14 @@ def test_doubt_stays_visible_on_full_attention() -> None:
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(ConfigError, match="lime is no explainer; choose from attention"):
         methods_of("attention,lime")
+
+
+def test_priors_of_a_volume_know_no_windows(case, generator: torch.Generator) -> None:
+    model = both_tasks(3)
+    posterior = bank(model.network, draws=1, generator=generator)
+    methods: tuple[Explainer, ...] = ("centre_prior", "organ_prior")
+    found = explain_case(model, posterior, case((17, 17, 17)), methods=methods)
+    for method in methods:
+        for shown in found.maps[method]:
+            assert shown[8, 8, 8] == shown.max() == 1
+            assert shown[4, 4, 4] < 0.9  # the middle of the first window

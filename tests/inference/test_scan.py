@@ -208,7 +208,7 @@ def test_batches_of_scans_are_predicted_elsewhere_as_here(
         assert len(batches) == workers == 2
         yield from jobs.run(batches, work, on="serial", workers=1)
 
-    other, bad = tmp_path / "two.nii.gz", tmp_path / "bad.nii.gz"
+    other, bad = tmp_path / "one_2.nii.gz", tmp_path / "bad.nii.gz"
     other.symlink_to(scan)
     serial = predict_scans(untrained_ct, [scan, other], tmp_path / "serial", draws=1)
     monkeypatch.setattr(jobs, "_in_processes", here)
@@ -216,7 +216,7 @@ def test_batches_of_scans_are_predicted_elsewhere_as_here(
         untrained_ct, [scan, other], tmp_path / "pred", draws=1, on="processes", workers=2
     )
     assert sorted(p.name for p in wrote) == sorted(p.name for p in serial)
-    for name in ("one.json", "two_epistemic.nii.gz", "triage.csv"):
+    for name in ("one.json", "one_2_epistemic.nii.gz", "triage.csv"):
         assert (tmp_path / "pred" / name).read_bytes() == (tmp_path / "serial" / name).read_bytes()
     bad.write_bytes(b"no scan")
     with pytest.raises(DataError, match=r"bad\.nii\.gz"):

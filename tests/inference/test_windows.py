@@ -55,7 +55,7 @@ def textured(case: Make, *shape: int) -> Prepared:
     return prepared
 
 
-class FreshWeights:
+class FreshWeights(Bank):
     """What peers do: new draws for every window."""
 
     coherent = True
@@ -73,9 +73,6 @@ class FreshWeights:
 
     def decode(self, features, t: int):
         return self.now.decode(features, t)
-
-    def probabilities(self, image: torch.Tensor):
-        raise NotImplementedError
 
 
 def bank(net: Network, draws: int, *, seed: int = 0) -> Bank:

@@ -304,3 +304,14 @@ def test_more_classes_than_colors_are_told_apart_by_number() -> None:
     assert (first, second) == ("1 organ 1", "8 organ 8")
     assert color == same
     assert [(c.number, c.tag) for c in card.tags] == [("1", (5.5, 5.5)), ("8", (14.5, 14.5))]
+
+
+def test_a_sample_with_damage_inside_is_named(run: Path) -> None:
+    sample = run / "evaluation" / "samples" / "00.npz"
+    np.savez_compressed(sample, image=np.zeros((64, 64), np.float32))
+    content = bytearray(sample.read_bytes())
+    start = content.index(b"image.npy") + 9 + int.from_bytes(content[28:30], "little")
+    content[start : start + 4] = b"\xff" * 4  # no block of deflate begins so
+    sample.write_bytes(content)
+    with pytest.raises(DataError, match=r"00\.npz: cannot be read .*run `penumbra evaluate`"):
+        report.build(run)

@@ -23,7 +23,7 @@ def diagram(tally: calibration.Tally) -> dict[str, list[float]]:
 def risk_coverage(
     unsure: Float[np.ndarray, " n"], risk: Float[np.ndarray, " n"]
 ) -> dict[str, list[float]]:
-    """The risk-coverage curve beside that of the perfect order and of none."""
+    """The risk-coverage curve beside that of the perfect order and of none; empty without cases."""
     defined = ~(np.isnan(unsure) | np.isnan(risk))
     unsure, risk = unsure[defined], risk[defined]
     curve = selective.risk_coverage(unsure, risk)
@@ -31,7 +31,7 @@ def risk_coverage(
         "coverage": curve.coverage.tolist(),
         "risk": curve.risk.tolist(),
         "oracle": selective.risk_coverage(risk, risk).risk.tolist(),
-        "random": [float(risk.mean())] * len(risk),
+        "random": [float(risk.mean())] * len(risk) if len(risk) else [],
     }
 
 

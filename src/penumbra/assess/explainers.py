@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from penumbra import trained
 from penumbra.assess.attention import count_attention
@@ -11,7 +12,7 @@ from penumbra.assess.explanations import choose_levels, compare
 from penumbra.assess.pictures import pictures
 from penumbra.assess.sanity import STAGES, randomization
 from penumbra.attend.reliability import calibration_error, merge, table
-from penumbra.evaluate.protocol import summarise, to_json
+from penumbra.evaluate.protocol import SCHEMA, plain, summarise
 from penumbra.files import write_text
 from penumbra.ground import data_folder, prepare
 from penumbra.inference.explain import CAMS, Explainer
@@ -45,7 +46,7 @@ def judge_explainers(
     scores = compare(model, ground.store, test, methods, tuning=val, levels=levels)
     settings = model.config.evaluate
     rows = summarise(scores, part="test", samples=settings.bootstrap, seed=model.config.seed)
-    record = json.loads(to_json(rows))
+    record: dict[str, Any] = {"schema": SCHEMA, "rows": plain(rows)}
     judged = pictures(model, ground.store, test)[:RANDOMIZED]
     record["levels"] = levels
     alike = randomization(model, judged, methods, levels)

@@ -21,6 +21,7 @@ from penumbra.evaluate import faithfulness, localization
 from penumbra.evaluate.protocol import CaseScores
 from penumbra.inference.explain import CAMS, Explainer, explain_images
 from penumbra.inference.levels import levels_of
+from penumbra.nets.hooks import hooked
 from penumbra.trained import Trained
 
 BLUR = 0.15
@@ -166,12 +167,8 @@ def ablation(model: Trained, each: Picture) -> dict[str, float]:
 
     before = stated(model, each.image, each.row)
     gates = [gate for branch in model.network.branches for gate in branch.gates]
-    hooks = [gate.register_forward_hook(flat) for gate in gates]
-    try:
+    with hooked(gates, flat):
         after = stated(model, each.image, each.row)
-    finally:
-        for hook in hooks:
-            hook.remove()
     lost = faithfulness.gate_ablation(before, after)
     return {"gate_drop": lost.drop, "gate_change": lost.change, "gate_flipped": lost.flipped}
 

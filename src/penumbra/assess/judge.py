@@ -85,7 +85,6 @@ def assess(model: Trained, ground: Ground, *, out: Path, parts: Sequence[Part] =
     write_text(out / "cases.csv", table_text(table))
     write_text(out / "evaluation" / "curves.json", json.dumps(curves))
     write_text(out / "evaluation" / "probes.json", json.dumps(harder.probes))
-    tree = json.loads(to_json(rows + harder.rows))
     record = {
         **model.config.model_dump(include={"name", "modality", "size", "seed"}),
         "split_hash": ground.provenance["split"],
@@ -94,8 +93,7 @@ def assess(model: Trained, ground: Ground, *, out: Path, parts: Sequence[Part] =
         "attack_gates": harder.gates,
         "posterior": _posterior(model),
     }
-    text = json.dumps({"schema": tree["schema"], **record, "rows": tree["rows"]}, indent=1)
-    write_text(out / "metrics.json", text + "\n")
+    write_text(out / "metrics.json", to_json(rows + harder.rows, record))
     return out / "metrics.json"
 
 

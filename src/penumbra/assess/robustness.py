@@ -12,7 +12,7 @@ from penumbra import trained
 from penumbra.assess.hardship import Hardship, Subject, attack, planned, subject_of
 from penumbra.config import Config, load
 from penumbra.errors import ConfigError, DataError
-from penumbra.evaluate.protocol import to_json
+from penumbra.evaluate.protocol import plain
 from penumbra.files import locked, write_text
 from penumbra.ground import Ground, data_folder, device, prepare
 from penumbra.report.robustness import write_robustness
@@ -151,7 +151,7 @@ def _record(run: Path, asked: Asked, found: Hardship) -> dict[str, Any]:
         "asked": asdict(asked),
         "trustworthy": all(gate["passed"] for gate in found.gates),
         "gates": found.gates,
-        "rows": json.loads(to_json(found.rows))["rows"],
+        "rows": plain(found.rows),
         "series": found.series,
         "probes": found.probes,
     }

@@ -6,12 +6,15 @@
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from captum.attr import IntegratedGradients, Occlusion
 from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
+
+from penumbra.nets.hooks import hooked
 
 Method = Literal["grad_cam", "grad_cam_pp", "integrated_gradients", "smooth_grad", "occlusion"]
 
@@ -91,12 +94,20 @@ def centre_prior(image: Float[Tensor, "b c *space"]) -> Float[Tensor, "b *space"
 def organ_prior(body: Bool[Tensor, "b *space"]) -> Float[Tensor, "b *space"]:
     """Depth inside the organ or body, 1 at its deepest voxel: anatomy, but no model.
 
+    A body that fills the frame ends at the frame.
+
     Example:
         >>> organ_prior(torch.tensor([[False, True, True, True, False]]))
         tensor([[0.0000, 0.5000, 1.0000, 0.5000, 0.0000]])
     """
-    depths = [torch.from_numpy(distance_transform_edt(one.cpu().numpy())) for one in body]
+    depths = [torch.from_numpy(_depth(one.cpu().numpy())) for one in body]
     return torch.stack([(d / d.max().clamp(min=1)).float() for d in depths]).to(body.device)
+
+
+def _depth(body: Bool[np.ndarray, "*space"]) -> Float[np.ndarray, "*space"]:
+    if not body.all():
+        return distance_transform_edt(body)
+    return distance_transform_edt(np.pad(body, 1))[(slice(1, -1),) * body.ndim]
 
 
 def _score(logits: Logits, image: Tensor, target: int) -> Score:
@@ -115,12 +126,8 @@ def _cam(score: Score, image: Tensor, layer: nn.Module | None, *, plus: bool) ->
     if layer is None:
         raise ValueError("Grad-CAM explains through a layer: hand over one of the model's modules")
     kept: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    try:
-        with torch.enable_grad():
-            value = score(image.requires_grad_()).sum()
-    finally:
-        handle.remove()
+    with hooked([layer], lambda module, inputs, output: kept.append(output)), torch.enable_grad():
+        value = score(image.requires_grad_()).sum()
     if not kept or not isinstance(kept[-1], Tensor):
         found = f"its output is a {type(kept[-1]).__name__}" if kept else "the model never ran it"
         raise ValueError(f"layer {type(layer).__name__} cannot be explained: {found}")

@@ -63,10 +63,12 @@ class Bank(Protocol):
 
     def probabilities(self, image: Float[Tensor, "b c *space"]) -> Iterator[Output]:
         """Every draw's probabilities in turn (``Output`` with probabilities for logits)."""
-        ...
+        encoded = self.encode(image)
+        for t in range(len(self)):
+            yield to_probabilities(self.decode(encoded, t))
 
 
-class WeightBank:
+class WeightBank(Bank):
     """T draws of the stochastic layers' weights, prepared (folded) once.
 
     Memory: T times the stochastic weights (x 16/9 for 2-D up-convolutions, 64/27 in 3-D).
@@ -106,13 +108,8 @@ class WeightBank:
         mixed = mixture(output.segmentation, output.spread, samples=INNER, generator=noise)
         return replace(output, segmentation=mixed.clamp_min(TINY).log(), spread=None)
 
-    def probabilities(self, image: Float[Tensor, "b c *space"]) -> Iterator[Output]:
-        encoded = self.encode(image)
-        for t in range(len(self)):
-            yield to_probabilities(self.decode(encoded, t))
 
-
-class MemberBank:
+class MemberBank(Bank):
     """The members' banks in turn: draw t is member ``t mod M``'s draw ``t // M``."""
 
     coherent = True
@@ -133,11 +130,6 @@ class MemberBank:
     def decode(self, features: Encoded, t: int) -> Output:
         which = t % len(self.members)
         return self.members[which].decode(features.members[which], t // len(self.members))
-
-    def probabilities(self, image: Float[Tensor, "b c *space"]) -> Iterator[Output]:
-        encoded = self.encode(image)
-        for t in range(len(self)):
-            yield to_probabilities(self.decode(encoded, t))
 
 
 def bank(

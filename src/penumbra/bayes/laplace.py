@@ -4,14 +4,14 @@ The covariance is the inverse of the generalised Gauss-Newton matrix plus the pr
 in full: over all weights of the voxel head, and per finding for the findings head.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from penumbra.bayes.layer import Draw, StochasticLayer, branches, stochastic_layers
+from penumbra.nets.hooks import hooked
 
 
 class LaplaceLayer(StochasticLayer):
@@ -107,13 +107,14 @@ def fit(
     if not layers:
         raise ValueError("no Laplace layer; call laplace.convert first")
     curvature = [torch.zeros_like(layer.factor, dtype=torch.float64) for layer in layers]
+    read: dict[nn.Module, Tensor] = {}
     count = 0
     for batch in images:
-        with _inputs(layers) as seen:
+        with hooked(layers, lambda layer, inputs, output: read.update({layer: inputs[0]})):
             network(batch)
-        for k, (layer, x) in enumerate(zip(layers, seen, strict=True)):
+        for k, layer in enumerate(layers):
             weight = 1.0 if layer.is_findings else voxel_weight
-            curvature[k] += weight * layer.curvature(x).double()
+            curvature[k] += weight * layer.curvature(read[layer]).double()
         count += len(batch)
     if count == 0:
         raise ValueError("no images to fit the Laplace approximation on")
@@ -121,20 +122,6 @@ def fit(
         eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
         precision = torch.linalg.cholesky(matrix + prior_precision * eye)
         layer.factor.copy_(torch.linalg.cholesky(torch.cholesky_inverse(precision)))
-
-
-@contextmanager
-def _inputs(layers: list[LaplaceLayer]) -> Iterator[list[Tensor]]:
-    """Inside, what every layer was last given."""
-    seen: list[Tensor] = []
-    handles = [
-        layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for layer in layers
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _with_one(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ are decoded like draws, but a point's voxels belong to no one function, so it ha
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -16,7 +16,7 @@ from scipy.linalg import hadamard
 from torch import Tensor, nn
 from torch.nn import functional
 
-from penumbra.bayes.bank import Encoded, to_probabilities
+from penumbra.bayes.bank import Bank, Encoded
 from penumbra.bayes.gaussian import GaussianLayer
 from penumbra.bayes.layer import EncoderDecoder, branches, stochastic_layers
 from penumbra.bayes.operation import operation_of
@@ -30,7 +30,7 @@ Pair = tuple[Tensor, Tensor | None]
 """Mean and variance; no variance is none at all."""
 
 
-class Propagation:
+class Propagation(Bank):
     """A bank of sigma points in place of draws; refuses all but the Gaussian posterior.
 
     ``Var(w * x) = (x^2 + v) * sigma^2 + v * mu^2`` per convolution, exact Gaussian moments through
@@ -96,11 +96,6 @@ class Propagation:
             findings=finding_mean + sign * finding_std if "findings" in self.heads else None,
             attention=tuple(attention),
         )
-
-    def probabilities(self, image: Float[Tensor, "b c *space"]) -> Iterator[Output]:
-        encoded = self.encode(image)
-        for t in range(len(self)):
-            yield to_probabilities(self.decode(encoded, t))
 
     def _voxels(self, stream: Pair) -> tuple[Tensor, Tensor]:
         if "segmentation" not in self.heads:

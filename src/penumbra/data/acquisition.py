@@ -16,9 +16,10 @@ def protocol_of(path: Path, modality: Modality) -> str | None:
     DICOM: field strength and sequence of MRI, kernel and slice thickness of CT, the view of a
     radiograph. NIfTI: the slice spacing of a CT, which is all that its header keeps.
     """
-    if path.is_dir() or dicom.is_dicom(path):
+    name = path.name.lower()
+    if path.is_dir() or name.endswith(dicom.SUFFIXES) or dicom.is_dicom(path):
         return _from_tags(dicom.tags(path), modality)
-    if modality != "ct" or not path.name.endswith(nifti.SUFFIXES):
+    if modality != "ct" or not name.endswith(nifti.SUFFIXES):
         return None
     _, affine = nifti.header_of(path)
     return _band(max(spacing_of(affine, 3)))

@@ -95,7 +95,8 @@ def check(
     problems = [f.problem for f in facts if f.problem is not None]
     doubles, twins = _same_images(cohort)
     readable = [f for f in facts if f.problem is None]
-    notices = [*twins, *_spacing_notices(readable), *_intensity_notices(readable, cohort.task)]
+    notices = [*twins, *_spacing_notices(readable, cohort.task, settings)]
+    notices += _intensity_notices(readable, cohort.task)
     notices += _absent(readable, cohort)
     return CheckReport(
         tuple(facts),
@@ -183,14 +184,17 @@ def _same_images(cohort: Cohort) -> tuple[list[str], list[str]]:
     return problems, notices
 
 
-def _spacing_notices(facts: Sequence[CaseFacts]) -> list[str]:
+def _spacing_notices(facts: Sequence[CaseFacts], task: Task, settings: Data) -> list[str]:
+    name = "image_size" if task.modality == "xray" else "spacing_mm"
+    if getattr(settings, name) is not None:
+        return []
     notices = []
     for axis in range(max((len(f.spacing_mm) for f in facts), default=0)):
         values = [f.spacing_mm[axis] for f in facts if len(f.spacing_mm) > axis]
         if max(values) > SPACING_RATIO * min(values):
             notices.append(
                 f"voxel spacing along axis {axis} runs from {min(values):.3g} to "
-                f"{max(values):.3g} mm; set data.spacing_mm to bring the cases to one grid"
+                f"{max(values):.3g} mm; set data.{name} to bring the cases to one grid"
             )
     return notices
 

@@ -54,10 +54,12 @@ def read(root: Path, modality: Modality) -> Cohort:
     A lone ``valid.csv`` (CheXlocalize) is a cohort without a training part.
 
     Raises:
-        DataError: no Path column, tables with different findings, a cell that is not 1, 0, -1 or
-            blank, a film that does not exist.
+        DataError: no table, no Path column, tables with different findings, a cell that is not 1,
+            0, -1 or blank, a film that does not exist.
     """
     found = [root / name for name in PARTS if (root / name).is_file()]
+    if not found:
+        raise DataError(f"{root}: none of {', '.join(PARTS)} is there")
     findings = _findings(found)
     side = _side_files(root, findings)
     cases = [case for table in found for case in _read_table(root, table, findings, side)]
@@ -202,6 +204,9 @@ def _add_regions(root: Path, side: _Side, findings: tuple[str, ...]) -> None:
         path = _resolve(root, row["mask"], f"{table}, line {number}")
         # A region may be named after the finding itself, or after what the reader outlined.
         own = (row["region"],) if row["region"] in findings else ()
+        film = masks.film_id(row["Path"])
         for finding in REGION_FINDINGS.get(row["region"], own):
             if finding in findings or finding == masks.ROI:
-                side.add(masks.film_id(row["Path"]), f"{finding}/{row['region']}", path)
+                name = f"{finding}/{row['region']}"
+                again = name in side.masks.get(film, {})  # a region outlined in several pieces
+                side.add(film, f"{name}/{number}" if again else name, path)

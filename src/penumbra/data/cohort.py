@@ -111,6 +111,11 @@ def _with_participants(root: Path, cases: tuple[Case, ...]) -> tuple[Case, ...]:
     if key is None:
         raise DataError(f"{table}: no column {' or '.join(_ID_COLUMNS)} that names the case")
     rows = {row[key]: row for row in tables.read_csv(table)}
+    if cases and not rows.keys() & {case.id for case in cases}:
+        raise DataError(
+            f"{table}: none of the {len(cases)} cases is in its column '{key}', the first is "
+            f"{cases[0].id}; name them so, or remove the table"
+        )
     return tuple(
         replace(
             case,

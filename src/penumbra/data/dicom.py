@@ -1,7 +1,8 @@
 """DICOM series and radiographs: a folder, a zip archive or one file.
 
 Geometry comes from ImagePositionPatient and ImageOrientationPatient of every slice; thickness and
-SpacingBetweenSlices are often wrong and only compared. pydicom is needed (extra ``dicom``).
+SpacingBetweenSlices are often wrong and only compared, but for a lone slice, which has its
+thickness. pydicom is needed (extra ``dicom``).
 """
 
 import io
@@ -200,7 +201,8 @@ def _assemble(path: Path, series: list[Any]) -> Volume:
     pixels = np.stack([_values(series[k]).T for k in placed.order], axis=-1)
     volume = in_ras(pixels, placed.affine, path)
     stated = first.get("SpacingBetweenSlices")
-    wrong = stated is not None and abs(abs(float(stated)) - placed.step_mm) > 0.01 * placed.step_mm
+    off_mm = 0.0 if stated is None else abs(abs(float(stated)) - placed.step_mm)
+    wrong = len(series) > 1 and off_mm > 0.01 * placed.step_mm
     told = [("spacing", f"SpacingBetweenSlices says {stated} mm, positions {placed.step_mm:.3f}")]
     return _with_tags(volume, first, told if wrong else [])
 
@@ -216,7 +218,8 @@ def _enhanced(path: Path, series: list[Any]) -> Volume:
     def group(frame: Any, name: str) -> Any:
         return (frame if name in frame else shared)[name].value[0]
 
-    spacing = group(frames[0], "PixelMeasuresSequence").PixelSpacing
+    measures = group(frames[0], "PixelMeasuresSequence")
+    spacing = measures.PixelSpacing
     placed = place_slices(
         path,
         [
@@ -228,6 +231,7 @@ def _enhanced(path: Path, series: list[Any]) -> Volume:
             for f in frames
         ],
         (float(spacing[0]), float(spacing[1])),
+        thickness_mm=float(measures.get("SliceThickness") or 0),
     )
     stored = dataset.pixel_array.reshape(len(frames), int(dataset.Rows), int(dataset.Columns))
     slices = []

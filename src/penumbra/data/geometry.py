@@ -59,7 +59,7 @@ def load_volume(path: Path, *, frame: int | None = None, label: bool = False) ->
     """Read NIfTI, MetaImage, a DICOM series (folder, zip, file) or a PNG/JPEG radiograph.
 
     Args:
-        frame: which volume of a 4-D file.
+        frame: which volume of a 4-D NIfTI file.
         label: keep integers, and refuse values that are not.
 
     Raises:
@@ -72,6 +72,10 @@ def load_volume(path: Path, *, frame: int | None = None, label: bool = False) ->
         raise DataError(f"{path}: no such file or folder; check the path")
     if name.endswith(nifti.SUFFIXES):
         return nifti.read(path, frame=frame, label=label)
+    if frame is not None:
+        raise DataError(
+            f"{path}: several channels name it, and only NIfTI holds several; give each its own"
+        )
     if name.endswith(metaimage.SUFFIXES):
         return metaimage.read(path, label=label)
     if name.endswith(radiograph.SUFFIXES):

@@ -9,7 +9,7 @@ Names of label values come from ``labels.json`` beside it: {"0": "background", "
 from collections.abc import Mapping
 from pathlib import Path
 
-from penumbra.data import labels, tables
+from penumbra.data import labels, masks, tables
 from penumbra.data.acquisition import protocol_of
 from penumbra.errors import DataError
 from penumbra.types import Case, Cohort, Modality, Task
@@ -29,8 +29,8 @@ def read(root: Path, modality: Modality) -> Cohort:
     """Cases and task of a manifest.
 
     Raises:
-        DataError: no ``case`` column, no channel, a column that is neither files nor findings, or
-            a file that does not exist.
+        DataError: no ``case`` column, no channel, a column that is neither files nor findings, a
+            mask of no finding, or a file that does not exist.
     """
     table = _table(root)
     if table is None:
@@ -45,6 +45,13 @@ def read(root: Path, modality: Modality) -> Cohort:
             f"{table}: {'no column of image files' if rows else 'lists no cases'}; expected "
             "columns case, image (or one per channel), segmentation, split and findings"
         )
+    for column in columns:
+        finding = column.removeprefix(MASK)
+        if finding != column and masks.finding_of(finding) not in (*findings, masks.ROI):
+            raise DataError(
+                f"{table}: column '{column}' outlines no finding of the table, which has "
+                f"{', '.join(findings) or 'none'}; name it after one"
+            )
     cases = tuple(
         _case(table, row, channels, findings, modality, f"{table}, line {n}")
         for n, row in enumerate(rows, start=2)

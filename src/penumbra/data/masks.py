@@ -26,13 +26,15 @@ CHEXLOCALIZE_NAMES = {"Lung Opacity": "Airspace Opacity"}
 def film_id(path: str) -> str:
     """The name of a film from its path in a CheXpert-like table, as CheXlocalize writes it.
 
+    A blank path has a blank name.
+
     Example:
         >>> film_id("CheXpert-v1.0/valid/patient64541/study1/view1_frontal.jpg")
         'patient64541_study1_view1_frontal'
     """
     parts = list(Path(path.replace("\\", "/")).parts)
     marks = [i for i, p in enumerate(parts[:-1]) if p.startswith("patient")]
-    named = parts[marks[0] :] if marks else parts[-1:]
+    named = parts[marks[0] :] if marks else parts[-1:] or [""]
     return "_".join([*named[:-1], Path(named[-1]).stem])
 
 

@@ -5,28 +5,21 @@ not given, so every film counts as its own.
 """
 
 import zipfile
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from penumbra.data.npz import BROKEN, claim
 from penumbra.data.radiograph import assumed_affine
-from penumbra.data.volume import Volume, refuse_size
-from penumbra.errors import DataError
+from penumbra.data.volume import Volume, by, refuse_size
+from penumbra.errors import DataError, first_line
 from penumbra.types import Case, Cohort, Modality, Part, Task
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 CHANNEL = "radiograph"
-_BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    RuntimeError,  # encrypted, or packed in a way that is not implemented
-    zlib.error,
-    zipfile.BadZipFile,
-)
+MAX_BYTES = 2**33
+"""Of a part's films, which are read together: ChestMNIST's 78,468 at 224 pixels take 3.9 GB."""
 
 
 def recognises(root: Path) -> bool:
@@ -38,7 +31,7 @@ def read(root: Path, modality: Modality) -> Cohort:
     """Films with findings: a lone 0/1 label is the finding ``positive``, several get numbers.
 
     Raises:
-        DataError: no such archive, or labels that are not 0 and 1.
+        DataError: no such archive, no films in it, or labels that are not 0 and 1 for each film.
     """
     archive = _archive(root)
     if archive is None:
@@ -46,8 +39,13 @@ def read(root: Path, modality: Modality) -> Cohort:
     cases: list[Case] = []
     width = 0
     for part in PARTS:
-        films = _array(archive, f"{part}_images")
-        labels = _array(archive, f"{part}_labels").reshape(len(films), -1)
+        films, labels = _shape(archive, f"{part}_images"), _array(archive, f"{part}_labels")
+        if len(labels) != films[0] or labels.ndim > 2:
+            raise DataError(
+                f"{archive}: {part}_labels is {by(labels.shape)}, {part}_images {by(films)}; "
+                "each film needs a row of labels"
+            )
+        labels = labels[:, None] if labels.ndim == 1 else labels
         width = labels.shape[1]
         if not np.isin(labels, (0, 1)).all():
             raise DataError(
@@ -64,6 +62,8 @@ def read(root: Path, modality: Modality) -> Cohort:
             )
             for number, row in enumerate(labels)
         ]
+    if not cases:
+        raise DataError(f"{archive}: holds no films")
     return Cohort(archive.stem, Task(modality, (CHANNEL,), findings=_findings(width)), tuple(cases))
 
 
@@ -101,15 +101,35 @@ def _array(archive: Path, name: str) -> np.ndarray:
     return _cached(archive, name, archive.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)  # films are read in their order, and a part of them may fill gigabytes
 def _cached(archive: Path, name: str, changed_ns: int) -> np.ndarray:
+    _shape(archive, name)
     try:
-        with zipfile.ZipFile(archive) as file:
-            size = file.getinfo(f"{name}.npy").file_size
-        refuse_size((size,), archive)
         with np.load(archive, allow_pickle=False) as arrays:
             return arrays[name]
-    except _BROKEN as error:
+    except BROKEN as error:
+        raise _damaged(archive, name, error) from error
+
+
+def _shape(archive: Path, name: str) -> tuple[int, ...]:
+    """Of an array, which is not read for it; one that is too large is refused."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            shape, size = claim(file, f"{name}.npy")
+        if not shape:
+            raise ValueError("one number, no list")
+    except BROKEN as error:
+        raise _damaged(archive, name, error) from error
+    if size > MAX_BYTES:
         raise DataError(
-            f"{archive}: '{name}' cannot be read ({str(error)[:120]}); download the archive again"
-        ) from error
+            f"{archive}: '{name}' takes {size} bytes, more than the {MAX_BYTES} that are read "
+            "together; take smaller films or split the archive"
+        )
+    refuse_size(shape[1:] or (1,), archive)
+    return shape
+
+
+def _damaged(archive: Path, name: str, error: Exception) -> DataError:
+    return DataError(
+        f"{archive}: '{name}' cannot be read ({first_line(error)}); download the archive again"
+    )

@@ -53,7 +53,10 @@ def _parse(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{len(shape)} axes where 3 are expected")
         if fields.get("ElementNumberOfChannels", "1") != "1":
             raise ValueError("voxels hold several numbers where one is expected")
-        order = ">" if fields.get("BinaryDataByteOrderMSB", "False").lower() == "true" else "<"
+        if _stated(fields, "BinaryData", default="True").lower() != "true":
+            raise ValueError("voxels are written as text where bytes are expected")
+        big = _stated(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB", default="False")
+        order = ">" if big.lower() == "true" else "<"
         dtype = np.dtype(order + _TYPES[fields["ElementType"]])
         size = int(np.prod(shape)) * dtype.itemsize
         payload = _payload(path, fields, file.read(), size)
@@ -64,21 +67,36 @@ def _parse(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _payload(path: Path, fields: dict[str, str], inline: bytes, size: int) -> bytes:
-    name = fields["ElementDataFile"]
+    name, skipped = fields["ElementDataFile"], int(fields.get("HeaderSize", "0"))
+    if Path(name).name != name:
+        raise ValueError(f"ElementDataFile '{name}' must lie beside the header")
     if name != "LOCAL":
-        if Path(name).name != name:
-            raise ValueError(f"ElementDataFile '{name}' must lie beside the header")
         inline = (path.parent / name).read_bytes()
+    elif skipped > 0:  # counted from the file's first byte
+        inline = path.read_bytes()
     if fields.get("CompressedData", "False").lower() == "true":
+        if skipped:
+            raise ValueError("compressed voxels behind another header")
         return zlib.decompressobj().decompress(inline, size)
-    return inline
+    return inline[-size:] if skipped < 0 else inline[skipped:]
 
 
 def _affine(fields: dict[str, str]) -> np.ndarray:
-    spacing = np.array([float(v) for v in fields.get("ElementSpacing", "1 1 1").split()])
-    matrix = [float(v) for v in fields.get("TransformMatrix", "1 0 0 0 1 0 0 0 1").split()]
-    offset = [float(v) for v in (fields.get("Offset") or fields.get("Position", "0 0 0")).split()]
+    spacing = _stated(fields, "ElementSpacing", "ElementSize", default="1 1 1")
+    matrix = _stated(
+        fields, "TransformMatrix", "Rotation", "Orientation", default="1 0 0 0 1 0 0 0 1"
+    )
+    offset = _stated(fields, "Offset", "Position", "Origin", default="0 0 0")
     affine = np.eye(4)
-    affine[:3, :3] = np.array(matrix).reshape(3, 3).T * spacing
-    affine[:3, 3] = offset
+    affine[:3, :3] = _numbers(matrix).reshape(3, 3).T * _numbers(spacing)
+    affine[:3, 3] = _numbers(offset)
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def _stated(fields: dict[str, str], *names: str, default: str) -> str:
+    """What a header says under one of the names that MetaIO takes for the same."""
+    return next((fields[name] for name in names if name in fields), default)
+
+
+def _numbers(text: str) -> np.ndarray:
+    return np.array([float(v) for v in text.split()])

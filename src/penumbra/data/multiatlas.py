@@ -68,7 +68,3 @@ def _by_number(folder: Path) -> dict[str, Path]:
             raise DataError(f"{path}: has the same number as {found[key].name}; keep one")
         found[key] = path
     return found
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")

@@ -74,7 +74,7 @@ def _open(path: Path) -> nib.Nifti1Image:
         ) from error
     shape = tuple(int(n) for n in image.shape)
     refuse_size(shape, path)
-    ratio = MAX_DEFLATE_RATIO if path.name.endswith(".gz") else 1
+    ratio = MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
     claimed = int(np.prod(shape, dtype=np.int64)) * image.get_data_dtype().itemsize
     if claimed > path.stat().st_size * ratio:
         raise DataError(

@@ -7,6 +7,7 @@ CT in HU, MRI and X-ray as fractions of the display range (see ``penumbra.types`
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped, UInt8
@@ -21,6 +22,9 @@ from penumbra.types import IGNORE, Case, Modality, Task
 
 AIR_FLOOR_HU = -1024.0
 """Values below are the scanner's padding outside its circle, not tissue."""
+
+CEILING_HU = float(np.finfo(np.float16).max)
+"""65,504, the largest value that the store's half precision holds; metal lies far below."""
 
 PERCENTILES = (0.5, 99.5)
 """Of the body's voxels; they become 0 and 1 in MRI (proposal 2.2.3: eps in this range)."""
@@ -78,15 +82,13 @@ def prepare(case: Case, task: Task, settings: Data) -> Prepared:
 
     Raises:
         DataError: a file is unreadable; images and labels do not share a grid; an image is all NaN
-            or constant; a label value is not one of the task's. The message names file and remedy.
+            or constant; it has more or fewer axes than the task reads; a label value is not one of
+            the task's. The message names file and remedy.
     """
     volumes = scan.read_channels(case, task)
     reference = next(iter(volumes.values()))
     shape = reference.array.shape
-    if len(shape) < settings.dim:
-        raise DataError(
-            f"{case.images[next(iter(volumes))]}: a radiograph, but the task is 3-D; set data.dim 2"
-        )
+    _refuse_dim(len(shape), case.images[next(iter(volumes))], task, settings)
     notes: list[str] = []
     image = np.stack(
         [
@@ -106,6 +108,7 @@ def prepare(case: Case, task: Task, settings: Data) -> Prepared:
     image, body = image[:, *window], body[window]
     for k in present:
         scan.refuse_flat(image[k], case.images[task.channels[k]])
+    _cut_at_ceiling(image, case, task, notes)
     _to_units(image, body, task.modality, present, reference.full_scale)
     placed = _place(reference, crop, settings, task.modality)
     segmentation = None if labels is None else _fit_labels(labels[window], placed)
@@ -127,6 +130,16 @@ def prepare(case: Case, task: Task, settings: Data) -> Prepared:
         missing=tuple(c for c in task.channels if c not in volumes),
         notes=tuple(notes),
     )
+
+
+def _refuse_dim(dim: int, path: Path, task: Task, settings: Data) -> None:
+    if dim < settings.dim:
+        raise DataError(f"{path}: a radiograph, but the task is 3-D; set data.dim 2")
+    if dim > 2 and task.modality == "xray":
+        raise DataError(
+            f"{path}: a volume, but the task reads radiographs; give PNG, JPEG, TIFF or a DICOM "
+            "radiograph, or choose the modality of the scan"
+        )
 
 
 def restore(
@@ -157,6 +170,22 @@ def _crop_box(
         return tuple((0, n) for n in body.shape)
     inside = body if labels is None else body | (labels > 0)
     return bounding_box(inside, margin=[MARGIN] * inside.ndim)
+
+
+def _cut_at_ceiling(
+    image: Float[np.ndarray, "c *space"], case: Case, task: Task, notes: list[str]
+) -> None:
+    """In place, for CT, which is stored in its own unit; ``notes`` then say what was cut."""
+    if task.modality != "ct":
+        return
+    for channel, values in zip(task.channels, image, strict=True):
+        above = int((values > CEILING_HU).sum())
+        if above:
+            notes.append(
+                f"{case.images[channel].name}: {above} voxels above {CEILING_HU:.0f} set to it; "
+                "are these Hounsfield units?"
+            )
+            np.minimum(values, CEILING_HU, out=values)
 
 
 def _to_units(

@@ -40,6 +40,7 @@ def place_datasets(path: Path, datasets: Sequence[Any]) -> Placed:
         [[float(v) for v in d.ImagePositionPatient] for d in datasets],
         [[float(v) for v in d.ImageOrientationPatient] for d in datasets],
         (float(first.PixelSpacing[0]), float(first.PixelSpacing[1])),
+        thickness_mm=float(first.get("SliceThickness") or 0),
     )
 
 
@@ -48,6 +49,8 @@ def place_slices(
     positions: Sequence[Sequence[float]],
     orientations: Sequence[Sequence[float]],
     pixel_spacing_mm: tuple[float, float],
+    *,
+    thickness_mm: float = 0.0,
 ) -> Placed:
     """Sort slices along their common normal and give the affine of the stack.
 
@@ -57,6 +60,8 @@ def place_slices(
         positions: ImagePositionPatient of each slice, mm in LPS.
         orientations: ImageOrientationPatient: direction of a row, then of a column.
         pixel_spacing_mm: PixelSpacing: between rows, between columns.
+        thickness_mm: SliceThickness, for a lone slice, which no position says anything of; 1 mm
+            where it is not stated (0).
 
     Raises:
         DataError: differing orientations, two slices at one place, or a missing slice.
@@ -76,7 +81,8 @@ def place_slices(
         raise DataError(f"{path}: ImageOrientationPatient {axes[0].tolist()} is not a rotation")
     depth = origin @ normal
     order = np.argsort(depth, kind="stable")
-    step = _step(path, origin[order], depth[order], normal)
+    lone = normal * (thickness_mm if thickness_mm > 0 else 1.0)
+    step = lone if len(depth) == 1 else _step(path, origin[order], depth[order])
     affine = np.eye(4)
     affine[:3, 0] = along_row * pixel_spacing_mm[1]
     affine[:3, 1] = along_column * pixel_spacing_mm[0]
@@ -90,10 +96,7 @@ def _step(
     path: Path,
     origin: Float[np.ndarray, "n 3"],
     depth: Float[np.ndarray, " n"],
-    normal: Float[np.ndarray, " 3"],
 ) -> Float[np.ndarray, " 3"]:
-    if len(depth) == 1:
-        return normal
     gaps = np.diff(depth)
     usual = float(np.median(gaps))
     if gaps.min() < 1e-3 * max(usual, 1.0):

@@ -176,7 +176,7 @@ def read(cohort: Cohort, path: Path) -> Cohort:
     """
     tree = tables.read_json(path)
     parts = tree.get("parts") if isinstance(tree, dict) else None
-    if not isinstance(parts, dict):
+    if not isinstance(parts, dict) or not all(isinstance(ids, list) for ids in parts.values()):
         raise DataError(f"{path}: not a split file; remove it and split again")
     part_by_case = {
         str(case): tables.part_of(word, where=str(path))

@@ -167,10 +167,18 @@ def row(
     )
 
 
-def to_json(rows: Sequence[Row]) -> str:
-    """The text of ``metrics.json``; NaN becomes ``null``, since JSON has no NaN."""
-    tree = {"schema": SCHEMA, "rows": [_plain(each) for each in rows]}
-    return json.dumps(tree, indent=1, allow_nan=False) + "\n"
+def to_json(rows: Sequence[Row], record: Mapping[str, Any] | None = None) -> str:
+    """The text of ``metrics.json``: the rows (``plain``), before them what ``record`` says."""
+    tree = {"schema": SCHEMA, **(record or {}), "rows": plain(rows)}
+    return json.dumps(tree, indent=1) + "\n"
+
+
+def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows as JSON keeps them; NaN becomes None, since JSON has no NaN."""
+    trees = [asdict(each) for each in rows]
+    for tree in trees:
+        tree |= {k: None for k in ("value", "low", "high") if not math.isfinite(tree[k])}
+    return trees
 
 
 def from_json(text: str) -> list[Row]:
@@ -213,13 +221,6 @@ def _uncertainty_and_risk(
 
 def _median(values: NDArray[np.float64]) -> float:
     return float(np.median(values))
-
-
-def _plain(each: Row) -> dict[str, Any]:
-    tree = asdict(each)
-    for name in ("value", "low", "high"):
-        tree[name] = None if not math.isfinite(tree[name]) else tree[name]
-    return tree
 
 
 _SELECTIVE: dict[str, Statistic] = {

@@ -28,7 +28,8 @@ FULL = 255
 def export_case(predictions: Path, case: str, series: Path, out: Path) -> list[Path]:
     """Write a case's SEGs (binary, label map, fractional), parametric maps, TID 1500 report.
 
-    Frames follow the slices' positions, whatever their file or instance order.
+    Frames follow the slices' positions, whatever their file or instance order. There is no report
+    where no segment has a volume of its own.
 
     Args:
         predictions: the folder that ``penumbra predict`` wrote.
@@ -55,9 +56,10 @@ def export_case(predictions: Path, case: str, series: Path, out: Path) -> list[P
         values = read_frames(files[name], source).astype(np.float32)
         values = values[..., 0] if values.ndim == 4 else values
         made[name] = parametric_map(values, name, source, number=FIRST_MAP + place)
-    made["report"] = measurement_report(
+    report = measurement_report(
         record, made["segmentation"], source.datasets, common(SERIES_NUMBERS["report"])
     )
+    made |= {} if report is None else {"report": report}
     return [_save(dataset, out / f"{case}_{name}.dcm") for name, dataset in made.items()]
 
 

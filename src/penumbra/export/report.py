@@ -13,11 +13,15 @@ def measurement_report(
 
     One measurement group per segment holds the mean volume over posterior draws and the ends of
     its credible and conformal intervals, told apart by derivation codes. Regions that unite several
-    classes have no segment of their own and are left out. Every group carries the verdict.
+    classes have no segment of their own and are left out; None where that leaves nothing, for a
+    report must measure something. Every group carries the verdict.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes as standard
 
+    groups = _groups(record, segmentation, source)
+    if not groups:
+        return None
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=hd.UID(), name="Penumbra", manufacturer_name="Penumbra"
     )
@@ -29,7 +33,7 @@ def measurement_report(
         procedure_reported=standard.LN.CTUnspecifiedBodyRegion
         if source[0].Modality == "CT"
         else standard.SCT.ImagingProcedure,
-        imaging_measurements=_groups(record, segmentation, source),
+        imaging_measurements=groups,
         title=standard.DCM.ImagingMeasurementReport,
         referenced_images=list(source),
     )

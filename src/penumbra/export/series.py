@@ -7,10 +7,12 @@ from typing import Any
 import nibabel
 import numpy as np
 from jaxtyping import Float, Shaped
+from nibabel.filebasedimages import ImageFileError
 
+from penumbra.data.dicom import NOT_IMAGES
 from penumbra.data.slices import place_datasets
 from penumbra.data.volume import apart_mm
-from penumbra.errors import DataError
+from penumbra.errors import DataError, first_line
 
 TOLERANCE_MM = 0.01
 """NIfTI keeps its affine in single precision; anything beyond is another grid."""
@@ -47,7 +49,8 @@ def read_series(folder: Path) -> Series:
             dataset = pydicom.dcmread(path, stop_before_pixels=True)
         except (pydicom.errors.InvalidDicomError, OSError, EOFError):
             continue
-        if "ImagePositionPatient" in dataset and "Rows" in dataset:
+        image = "ImagePositionPatient" in dataset and "Rows" in dataset
+        if image and dataset.get("Modality") not in NOT_IMAGES:
             found.append(dataset)
     series = {str(d.SeriesInstanceUID) for d in found}
     if len(series) != 1:
@@ -68,9 +71,13 @@ def read_frames(path: Path, series: Series) -> Shaped[np.ndarray, "frames rows c
     """A map of the prediction as one frame per slice of the series, in the series' order.
 
     Raises:
-        DataError: the map does not lie on the series' grid; nothing is moved or resampled.
+        DataError: the map cannot be read, or does not lie on the series' grid; nothing is moved or
+            resampled.
     """
-    image = nibabel.load(path)
+    try:
+        image = nibabel.load(path)
+    except (OSError, ImageFileError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)}); predict again") from error
     if image.shape[:3] != series.shape:
         raise DataError(
             f"{path}: shape {image.shape[:3]}, but the series has {series.shape} columns, rows "

@@ -80,7 +80,8 @@ def calibrate(predictions: Path, labels: Path, out: Path, *, validation: str | N
             cases, name them in a split file.
 
     Raises:
-        DataError: predictions and labels do not fit each other, or a part would be empty.
+        DataError: predictions and labels do not fit each other, a part would be empty, or nothing
+            is marked in validation cases.
     """
     cases = find_cases(predictions, labels)
     fitted = _fit(
@@ -116,11 +117,7 @@ def evaluate(
         "temperature": fitted.temperature,
         "environment": {**environment(), "command": command},
     }
-    tree = json.loads(to_json(rows))
-    write_text(
-        out / "metrics.json",
-        json.dumps({"schema": tree["schema"], **record, "rows": tree["rows"]}, indent=1) + "\n",
-    )
+    write_text(out / "metrics.json", to_json(rows, record))
     lines = [table_line(s, part=part) for part in PARTS for s in judged[part].scores]
     write_text(out / "cases.csv", table_text(lines))
     write_text(out / "split.json", json.dumps({"parts": dict(fitted.parts)}, indent=1))
@@ -142,6 +139,11 @@ def _fit(
         labels.append(label)
         unsure.append(aggregate(each.entropy, label_map(each.probability), how="region"))
         scores.append(_dice(each))
+    if not any(len(label) for label in labels):
+        raise DataError(
+            f"none of the validation cases ({', '.join(parts['val'][:5])}) has a structure, marked "
+            "or predicted; name others in a split file"
+        )
     failed = np.array([s < POOR_DICE for s in scores])
     limit = review_budget(np.array(unsure), failed, target=TARGET).threshold
     return Fitted(

@@ -26,8 +26,8 @@ def draw_parts(ids: Sequence[str], validation: str | None) -> Mapping[str, tuple
         share = SHARE if validation is None else float(validation)
     except ValueError:
         raise DataError(f"{validation}: neither a split file nor a share between 0 and 1") from None
-    count = max(1, round(share * len(ids)))
-    if not 0 < share < 1 or count >= len(ids):
+    count = max(1, round(share * len(ids))) if 0 < share < 1 else 0
+    if not 0 < count < len(ids):
         raise DataError(
             f"a validation share of {share:g} of {len(ids)} case(s) leaves a part empty; give "
             "more cases or another share"
@@ -51,7 +51,8 @@ def _read(path: Path, ids: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
     parts = tree.get("parts", tree) if isinstance(tree, dict) else {}
     if not isinstance(parts, dict) or not all(isinstance(parts.get(p), list) for p in PARTS):
         raise DataError(f"{path}: expected {json.dumps({'val': ['case'], 'test': ['case']})}")
-    chosen = {part: tuple(i for i in ids if i in set(map(str, parts[part]))) for part in PARTS}
+    named = {part: set(map(str, parts[part])) for part in PARTS}
+    chosen = {part: tuple(i for i in ids if i in named[part]) for part in PARTS}
     for part, cases in chosen.items():
         if not cases:
             raise DataError(f"{path}: none of the predicted cases is in '{part}'")

@@ -5,7 +5,6 @@ file, whose grid the map must have.
 """
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from penumbra.data import labels as label_tables
 from penumbra.data import nifti, tables
 from penumbra.data.geometry import load_volume, stem
+from penumbra.data.npz import BROKEN, claim
 from penumbra.data.scan import refuse_other_grid
 from penumbra.data.volume import Volume, by, in_ras, refuse_size
 from penumbra.errors import DataError, first_line
@@ -42,16 +42,17 @@ def find_cases(predictions: Path, labels: Path) -> list[ForeignCase]:
     Raises:
         DataError: no prediction is there, one has no label file, or two are of one case.
     """
+    if not predictions.is_dir():
+        raise DataError(f"{predictions}: no such folder; check the path after --predictions")
+    paths = [path for path in sorted(predictions.iterdir()) if _case_of(path) is not None]
+    # nnU-Net writes its segmentations beside the probabilities.
+    npz = [path for path in paths if path.suffix == ".npz"]
     found: dict[str, Path] = {}
-    for path in sorted(predictions.iterdir()):
-        name = _case_of(path)
-        if name is None:
-            continue
-        if name in found and found[name].suffix == ".npz":
-            continue  # nnU-Net writes its segmentation beside the probabilities
+    for path in npz or paths:
+        name = str(_case_of(path))
+        if name in found:
+            raise DataError(f"{path}: of the same case as {found[name].name}; keep one")
         found[name] = path
-    npz = {name for name, path in found.items() if path.suffix == ".npz"}
-    found = {name: path for name, path in found.items() if not npz or name in npz}
     if not found:
         raise DataError(
             f"{predictions}: no probability maps; expected <case>.npz (nnU-Net with "
@@ -121,7 +122,6 @@ def _label(folder: Path, case: str) -> Path:
 
 def _npz(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
     """nnU-Net keeps [class, z, y, x] in the axis order of the image file."""
-    broken = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
     try:
         _refuse_burst(path)
         with np.load(path, allow_pickle=False) as archive:
@@ -132,7 +132,7 @@ def _npz(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
                     f"'{KEYS[0]}' as nnU-Net writes with --save_probabilities"
                 )
             array = archive[key]
-    except broken as error:
+    except BROKEN as error:
         raise DataError(
             f"{path}: not a readable npz ({first_line(error)}); predict the case again"
         ) from error
@@ -150,22 +150,11 @@ def _npz(path: Path, label: Volume) -> Float[np.ndarray, "c x y z"]:
 def _refuse_burst(path: Path) -> None:
     """Sizes as the headers state them, before anything is allocated."""
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )
-                shape, _, dtype = read(file)
-            if dtype.hasobject:
-                raise ValueError("it holds pickled objects")
+        for member in archive.namelist():
+            shape, _ = claim(archive, member)
             refuse_size(shape[-3:], path)
             if len(shape) > 4 or (len(shape) == 4 and shape[0] > MOST_CLASSES):
                 raise ValueError(f"it claims the shape {by(shape)}")
-            if int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > member.file_size:
-                raise ValueError("it is shorter than its header claims")
 
 
 def _nifti(case: ForeignCase, label: Volume) -> Float[np.ndarray, "c x y z"]:

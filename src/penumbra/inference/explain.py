@@ -42,6 +42,8 @@ EXPLAINERS: tuple[Explainer, ...] = get_args(Explainer)
 POST_HOC: tuple[post_hoc.Method, ...] = get_args(post_hoc.Method)
 CAMS: tuple[Explainer, ...] = ("grad_cam", "grad_cam_pp")
 """The methods that read the features of one level."""
+PRIORS: tuple[Explainer, ...] = ("centre_prior", "organ_prior")
+"""The methods that look at no network."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,10 @@ def explain_case(
     methods: Sequence[Explainer],
     level: int | None = None,
 ) -> Explanation:
-    """Every method's maps of a whole case; windows are blended as in prediction."""
+    """Every method's maps of a whole case; windows are blended as in prediction.
+
+    Priors are of what a slice-wise network sees at once, a slice, and else of the whole case.
+    """
     named, level = map_names(model.task), cam_level(model.network, level)
     shape, rows = prepared.image.shape[1:], tuple(named)
     maps = {method: torch.zeros(len(rows), *shape) for method in methods}
@@ -228,6 +233,7 @@ def explain_case(
     total, stated = torch.zeros(shape), torch.zeros(len(model.task.findings))
     device = next(model.network.parameters()).device
     whole_body = torch.from_numpy(np.array(prepared.body))
+    sliced = len(shape) > model.config.data.dim
     for window in windows(prepared, model.config):
         image = window.image.to(device)
         place: tuple[Any, ...] = (..., *window.place)
@@ -240,13 +246,19 @@ def explain_case(
             attention[k][place] += window.laid(seen.attention[:, row]) * window.weight
             doubt[k][place] += window.laid(seen.uncertainty[:, row]) * window.weight
             for method in methods:
-                if method not in ("attention", "modulated"):
+                if method not in ("attention", "modulated") and (sliced or method not in PRIORS):
                     shown = explain_images(
                         model, posterior, image, body, row=row, method=method, level=level
                     )
                     maps[method][k][place] += window.laid(shown) * window.weight
     for each in (attention, doubt, *maps.values()):
         each /= total
+    if not sliced:
+        whole, bodies = torch.zeros(1, 1, *shape), whole_body[None]
+        for method in maps.keys() & set(PRIORS):
+            maps[method][:] = explain_images(
+                model, posterior, whole, bodies, row=rows[0], method=method
+            )
     u_ref = tuple(reference(model, row) for row in rows)
     over = doubt / torch.tensor(u_ref).reshape(-1, *[1] * len(shape))
     if "attention" in maps:

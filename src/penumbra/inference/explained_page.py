@@ -15,7 +15,8 @@ from penumbra.files import write_text
 from penumbra.inference.explain import CAMS, Explanation
 from penumbra.inference.levels import level_name
 from penumbra.inference.overlay import ATTENTION, DOUBT, STEPS, overlay, swatch
-from penumbra.inference.page import channel_name, render, shown_channel
+from penumbra.inference.page import channel_name, shown_channel
+from penumbra.pages import render
 from penumbra.trained import Trained
 
 TITLES = {
@@ -63,7 +64,7 @@ def write_explained(
         "attention": _css(ATTENTION),
         "doubt": _css(DOUBT),
     }
-    write_text(path, render("explanation.html.j2", context))
+    write_text(path, render("inference", "explanation.html.j2", context))
     return path
 
 

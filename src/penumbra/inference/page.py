@@ -7,7 +7,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
@@ -23,6 +22,7 @@ from penumbra.augment import slice_to_display
 from penumbra.config import Config
 from penumbra.data.picture import aspect_of, axial, data_url, innermost, size_within
 from penumbra.data.preprocess import Prepared
+from penumbra.pages import render
 
 SIDE = 320
 
@@ -81,7 +81,7 @@ def case_page(
         "slice": _slice(labels, attention),
         "channel": channel_name(record["task"]["channels"], case),
     }
-    return render("case.html.j2", context)
+    return render("inference", "case.html.j2", context)
 
 
 def panels(
@@ -124,18 +124,6 @@ def _attention(
 ) -> Float[np.ndarray, "*space"]:
     """The map of the segmentation, else of the likeliest finding."""
     return arrays["attention"][0 if "segmentation" in arrays else _strongest(record)]
-
-
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """A page from a template of this folder; everything that is filled in is escaped."""
-    environment = Environment(
-        loader=PackageLoader("penumbra", "inference"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**context)
 
 
 def _strongest(record: Mapping[str, Any]) -> int:

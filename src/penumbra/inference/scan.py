@@ -76,7 +76,7 @@ def predict_scans(
                 for batch, message in jobs.run(batches, predict_batch, on=on, workers=workers):
                     refused += [message] if message else []
                     for case in batch.cases:
-                        wrote += sorted(out.glob(f"{case.id}[._]*"))
+                        wrote += _files(out / f"{case.id}.json")
                         advance()
         wrote += write_triage(out, run)
     if refused:
@@ -127,15 +127,20 @@ def _batches(
 
 def _already(summary: Path, origin: str) -> list[Path]:
     """The files of a case that was predicted from the same origin; none when it must be again."""
+    files = _files(summary, origin)
+    return files if all(file.is_file() for file in files) else []
+
+
+def _files(summary: Path, origin: str | None = None) -> list[Path]:
+    """What a case's summary lists, and itself; none without one, or with another origin's."""
     try:
         record = json.loads(summary.read_text())
-        if record["origin"] != origin:
+        if origin not in (None, record["origin"]):
             return []
         names = [name for each in record["files"].values() for name in each]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    files = [*(summary.with_name(n) for n in names), summary, summary.with_suffix(".html")]
-    return files if all(file.is_file() for file in files) else []
+    return [*(summary.with_name(n) for n in names), summary, summary.with_suffix(".html")]
 
 
 def _origin(maker: str, case: Case, draws: Draws) -> str:

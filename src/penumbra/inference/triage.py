@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 
 from penumbra.evaluate.selective import POOR_DICE, RANKED_BY, review_budget
 from penumbra.files import write_text
-from penumbra.inference.page import render
 from penumbra.inference.records import read_summaries
+from penumbra.pages import render
 
 TARGETS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -93,7 +93,7 @@ def write_list(
         "curve": curve,
         "line": _line(curve),
     }
-    write_text(page, render("triage.html.j2", context))
+    write_text(page, render("inference", "triage.html.j2", context))
     return [table, page]
 
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from penumbra.files import write_text
+from penumbra.pages import render
 from penumbra.report import cases, tables
 from penumbra.report.read import RunFolder, read_run
 from penumbra.report.tables import Table
@@ -24,15 +23,7 @@ def write_card(run: Path) -> Path:
         DataError: the folder holds no run, or one of its files is broken.
     """
     found = read_run(run)
-    environment = Environment(
-        loader=PackageLoader("penumbra", "report"),
-        autoescape=False,  # Markdown, not HTML
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    card = environment.get_template("card.md.j2").render(_context(found))
-    write_text(run / "MODEL_CARD.md", card)
+    write_text(run / "MODEL_CARD.md", render("report", "card.md.j2", _context(found)))
     return run / "MODEL_CARD.md"
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from penumbra.files import write_text
+from penumbra.pages import render
 from penumbra.report import cases, figures, overlays, tables
 from penumbra.report.posterior import posterior
 from penumbra.report.read import RunFolder, read_run
@@ -28,16 +28,7 @@ def build(run: Path) -> Path:
         DataError: the folder holds no run, or one of its files is broken.
     """
     found = read_run(run)
-    environment = Environment(
-        loader=PackageLoader("penumbra", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["spell"] = spell
-    page = environment.get_template("page.html.j2").render(_context(found))
-    write_text(run / "report.html", page)
+    write_text(run / "report.html", render("report", "page.html.j2", _context(found)))
     return run / "report.html"
 
 
@@ -48,6 +39,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
     parts = [part for part in cases.PARTS if any(row.get("part") == part for row in rows)]
     head, body = cases.cohort(run)
     return {
+        "spell": spell,
         "name": str(run.config.get("name") or run.metrics.get("name") or run.path.name),
         "facts": _facts(run),
         "command": str(environment.get("command") or _command(run)),
@@ -100,7 +92,8 @@ def _curves(run: RunFolder) -> dict[str, Any]:
     target = float(run.config.get("evaluate", {}).get("error_target", 0.05))
     reliability = run.curves.get("reliability", {})
     titles = {"raw": "Reliability, raw", "scaled": "Reliability, temperature-scaled"}
-    risk = run.curves.get("risk_coverage")
+    risk = run.curves.get("risk_coverage") or {}
+    risk = risk if risk.get("coverage") else None  # no case has a risk
     accepted = cases.accepted_coverage(risk, target) if risk else None
     return {
         "reliability": [

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float, Int
 
+from penumbra.data.npz import BROKEN
 from penumbra.errors import DataError, first_line
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ def _log(folder: Path) -> tuple[Tree, ...]:
 def _parsed(path: Path, parse: Callable[[Path], T]) -> T:
     try:
         return parse(path)
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, yaml.YAMLError) as error:
+    except (*BROKEN, yaml.YAMLError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read ({first_line(error)}); run `penumbra evaluate` on this folder "
             "again"

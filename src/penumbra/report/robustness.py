@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from penumbra.files import atomic, write_text
+from penumbra.pages import render
 from penumbra.report.words import spell
 
 Record = Mapping[str, Any]
@@ -19,42 +19,6 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#66
 """Okabe and Ito 2008, told apart by color-blind readers too."""
 MARKERS = "osD^vPX*h"
 """One more than colors, so that no two of many curves look alike."""
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Robustness of {{ run }}</title>
-<style>
-body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;padding:1.2rem;max-width:62rem;
- background:#fff;color:#1c2024}
-h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.05rem;margin:1.6rem 0 .3rem}
-p{color:#5b6470;max-width:46rem}
-svg{width:100%;min-width:40rem;height:auto;background:#fff;border-radius:6px}
-table{border-collapse:collapse;font-size:.9rem}td,th{padding:.2rem .8rem .2rem 0;text-align:left;
- border-bottom:1px solid #8884}td.n{text-align:right;font-variant-numeric:tabular-nums}
-.ok{color:#00704f}.bad{color:#b3261e;font-weight:600}div{overflow-x:auto}
-@media(prefers-color-scheme:dark){body{background:#14171a;color:#e8eaed}p{color:#9aa4af}
- .ok{color:#5fd0a8}.bad{color:#ff8a80}}
-</style>
-<h1>Robustness of {{ run }}</h1>
-{% if trustworthy %}<p class="ok">Every gate held: the attacks were strong enough to say
-something.</p>{% else %}<p class="bad">Do not quote these numbers as robustness: a gate failed, so
-the attacks were too weak, or the gradients are masked.</p>{% endif %}
-<p>{{ clean }} on one image of each of {{ n }} test patients; {{ asked.norm }} attacks,
-{{ asked.steps }} steps. <em>worst</em> takes the most damaging attack for each image.
-Solid lines: families of acquisition shifts that training showed; dashed: held out of it.</p>
-<div>{{ picture }}</div>
-<h2>Gates</h2>
-<div><table>{% for gate in gates %}<tr><td class="{{ 'ok' if gate.passed else 'bad' }}">
-{{ "held" if gate.passed else "FAILED" }}</td><td>{{ gate.name }}</td><td>{{ gate.detail }}</td>
-</tr>{% endfor %}</table></div>
-<h2>Every figure</h2>
-<div><table><tr><th>condition</th><th>figure</th><th>value</th><th>95 % interval</th></tr>
-{% for row in rows %}<tr><td>{{ row.part }}</td><td>{{ row.metric | spell }}</td>
-<td class="n">{{ row.value | number }}</td><td class="n">
-{% if row.low is not none %}{{ row.low | number }} to {{ row.high | number }}
-{% endif %}</td></tr>{% endfor %}</table></div>
-<p>Research software, not a medical device.</p></html>
-"""
 
 
 def write_robustness(folder: Path, record: Record) -> list[Path]:
@@ -67,17 +31,16 @@ def write_robustness(folder: Path, record: Record) -> list[Path]:
     write_text(folder / "robustness.svg", svg)
     with atomic(folder / "robustness.png") as part:
         figure.savefig(part, format="png", dpi=150)
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters["spell"] = spell
-    environment.filters["number"] = lambda x: "-" if x is None else f"{x:.3f}"
     first = record["rows"][0]
-    page = environment.from_string(_PAGE).render(
+    context = {
         **record,
-        picture=Markup(svg[svg.index("<svg") :]),
-        clean=f"{spell(first['metric'])} {first['value']:.3f}",
-        n=first["n"],
-    )
-    write_text(folder / "robustness.html", page)
+        "spell": spell,
+        "number": lambda x: "-" if x is None else f"{x:.3f}",
+        "picture": Markup(svg[svg.index("<svg") :]),
+        "clean": f"{spell(first['metric'])} {first['value']:.3f}",
+        "n": first["n"],
+    }
+    write_text(folder / "robustness.html", render("report", "robustness.html.j2", context))
     return [folder / f"robustness.{kind}" for kind in ("html", "svg", "png")]
 
 

@@ -21,6 +21,7 @@ from penumbra import checkpoint, progress
 from penumbra.errors import TrainingError
 from penumbra.files import atomic
 from penumbra.memory import keep_freed
+from penumbra.pretrain.gather import world
 from penumbra.training import ranks, shards
 from penumbra.training.loader import Batch, Samples, load
 from penumbra.training.log import Log
@@ -134,9 +135,9 @@ class _Trainer:
     ) -> None:
         self.stage, self.schedule, self.samples = stage, schedule, samples
         self.folder, self.device = folder, device
-        rank, world = ranks.place()
-        self.parts = schedule.parts(world)
-        self.mine = range(rank, self.parts, world)
+        rank, size = world()
+        self.parts = schedule.parts(size)
+        self.mine = range(rank, self.parts, size)
 
     def batches(self, start: int) -> Iterator[Batch]:
         """This process's parts of every batch from step ``start`` on."""

@@ -11,18 +11,15 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from penumbra.pretrain.gather import world
+
 PATIENCE = timedelta(days=1)
 """The others wait while the first prepares scans or validates; ``torchrun`` notices who is lost."""
 
 
-def place() -> tuple[int, int]:
-    """This process's (rank, world size); ``(0, 1)`` outside a distributed job."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
 def is_first() -> bool:
     """Whether this process writes files and prints."""
-    return place()[0] == 0
+    return world()[0] == 0
 
 
 @contextmanager
@@ -69,7 +66,7 @@ def first_alone() -> Iterator[None]:
 
 def mean(value: Tensor) -> Tensor:
     """The mean over processes."""
-    return total(value) / place()[1]
+    return total(value) / world()[1]
 
 
 def total(value: Tensor) -> Tensor:
@@ -85,7 +82,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], scalars: Tensor) -> Tensor
     A parameter without gradient in every process stays without, so that the optimizer leaves it
     alone, as it does in a single process.
     """
-    if place()[1] == 1:
+    if world()[1] == 1:
         return scalars
     touched = torch.tensor([float(p.grad is not None) for p in parameters], device=scalars.device)
     flat = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, runtime
 import torch
 from torch import Tensor, nn
 
+from penumbra.pretrain.gather import world
 from penumbra.training import ranks
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Layout(Protocol):
 
 def hold(module: nn.Module, shard: Shard) -> Layout:
     """Lay out a module's parameters over the processes of the job, in place."""
-    return Slices(module) if shard == "full" and ranks.place()[1] > 1 else Copies(module)
+    return Slices(module) if shard == "full" and world()[1] > 1 else Copies(module)
 
 
 class Copies:
@@ -103,7 +104,7 @@ class Slices(nn.Module):
 
         super().__init__()
         self.module = module
-        mesh = init_device_mesh(next(module.parameters()).device.type, (ranks.place()[1],))
+        mesh = init_device_mesh(next(module.parameters()).device.type, (world()[1],))
         frozen = {p for p in module.parameters() if not p.requires_grad}
         fully_shard(self, mesh=mesh, ignored_params=frozen, reshard_after_forward=False)
         self._unit.set_gradient_divide_factor(1.0)

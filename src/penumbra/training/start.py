@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from penumbra.model import Network
 from penumbra.nets.heads import FindingsHead
+from penumbra.nets.hooks import hooked
 
 
 @torch.no_grad()
@@ -35,12 +36,8 @@ def standardize_decoder(network: Network, image: Float[Tensor, "b c *space"]) ->
     norms = [m for decoder in decoders for m in decoder.modules() if isinstance(m, nn.GroupNorm)]
     if not norms:  # a published architecture
         return
-    hooks = [norm.register_forward_hook(standardize) for norm in norms]
-    try:
+    with hooked(norms, standardize):
         network(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @torch.no_grad()
@@ -53,15 +50,8 @@ def standardize_findings(network: Network, images: Iterable[Tensor]) -> None:
         return
     heads = [cast(FindingsHead, branch.heads["findings"]) for branch in network.branches]
     pooled: dict[nn.Module, list[Tensor]] = {head: [] for head in heads}
-    hooks = [
-        head.register_forward_pre_hook(lambda head, inputs: pooled[head].append(inputs[0]))
-        for head in heads
-    ]
-    try:
+    with hooked(heads, lambda head, inputs, output: pooled[head].append(inputs[0])):
         for image in images:
             network(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
     for head in heads:
         head.standardize(torch.cat(pooled[head]))
