@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from penumbra.memory import give_back, zeros
 
 STEPS = """
 import resource
@@ -31,3 +34,13 @@ def test_kept_memory_is_not_mapped_a_second_time() -> None:
 
     kept = faults("from penumbra.memory import keep_freed\nkeep_freed()\n")
     assert kept < 0.1 * faults("")
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (0, 5), ()])
+def test_zeros_outside_the_heap_are_zeros(shape: tuple[int, ...]) -> None:
+    found = zeros(*shape)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.zeros(shape))
+    found += 1
+    give_back()
+    torch.testing.assert_close(found, torch.ones(shape))

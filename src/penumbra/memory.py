@@ -1,7 +1,13 @@
 """Freed memory stays with the process that will ask for it again."""
 
 import ctypes
+import math
+import mmap
 import sys
+
+import numpy as np
+import torch
+from torch import Tensor
 
 KEPT = 2**30
 """Bytes of freed memory that stay, at most."""
@@ -23,3 +29,22 @@ def keep_freed() -> None:
     if hasattr(libc, "mallopt"):  # musl has none
         libc.mallopt(_TRIM_THRESHOLD, KEPT)
         libc.mallopt(_MMAP_MAX, 0)
+
+
+def give_back() -> None:
+    """Hand what ``keep_freed`` has kept so far to the system."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def zeros(*shape: int) -> Tensor:
+    """Zeros in float32 that lie outside the heap, for the few arrays of a whole volume's size.
+
+    They go back to the system at once when they are dropped, and leave no hole in what
+    ``keep_freed`` keeps.
+    """
+    count = math.prod(shape)
+    if not count:
+        return torch.zeros(shape)
+    room = mmap.mmap(-1, 4 * count)
+    return torch.from_numpy(np.frombuffer(room, dtype=np.float32)).view(shape)

@@ -21,7 +21,7 @@ from penumbra.config import Config
 from penumbra.data.preprocess import Prepared
 from penumbra.evaluate.overlap import label_map, members_mask
 from penumbra.inference.windows import Window, windows
-from penumbra.memory import keep_freed
+from penumbra.memory import give_back, keep_freed, zeros
 from penumbra.model import Network
 from penumbra.types import Task, Uncertainty
 
@@ -82,14 +82,20 @@ def map_case(
         draws = enough_draws(bank, [w.image.to(device) for w in _pilots(prepared, config)])
     canvas = _Canvas(prepared, task, draws, 1 + network.findings)
     for window in windows(prepared, config, how=config.evaluate.windows):
-        image = window.image.to(device)
-        maps = window_maps(bank, image, draws=draws, kept=window.kept, core=window.core)
-        if maps.attention:
-            kept: tuple[Any, ...] = (..., *window.kept)
-            seen = composite(maps.attention, network.beta, image.shape[2:])
-            canvas.attend(window, seen[kept])
-        canvas.add(window, maps)
+        _lay(canvas, window, network, bank)
+    del window  # a tile may be as large as a case
     return canvas.maps(coherent=bank.coherent)
+
+
+def _lay(canvas: "_Canvas", window: Window, network: Network, bank: Bank) -> None:
+    """A window's maps on the canvas."""
+    image = window.image.to(next(network.parameters()).device)
+    maps = window_maps(bank, image, draws=canvas.draws, kept=window.kept, core=window.core)
+    if maps.attention:
+        kept: tuple[Any, ...] = (..., *window.kept)
+        seen = composite(maps.attention, network.beta, image.shape[2:])
+        canvas.attend(window, seen[kept])
+    canvas.add(window, maps)
 
 
 def _pilots(prepared: Prepared, config: Config) -> list[Window]:
@@ -110,9 +116,9 @@ class _Canvas:
         shape = prepared.image.shape[1:]
         leading = {"probability": (len(task.classes),)}
         names = BLENDED if task.classes else ()
-        self.sums = {name: torch.zeros(*leading.get(name, ()), *shape) for name in names}
-        self.attention = torch.zeros(maps, *shape)
-        self.weight = torch.zeros(shape)
+        self.sums = {name: zeros(*leading.get(name, ()), *shape) for name in names}
+        self.attention = zeros(maps, *shape)
+        self.weight = zeros(*shape)
         self.findings: list[Uncertainty] = []
         self.classes = np.zeros((draws, len(task.classes)), np.int64)
         self.shared = np.zeros((draws, draws), np.int64)
@@ -153,14 +159,18 @@ class _Canvas:
         for total in self.sums.values():
             total /= self.weight
         probability = self.sums["probability"]
-        entropy = torch.zeros_like(self.weight)
-        for of_class in probability:  # class by class: no second array of all classes
-            entropy += surprise(of_class)
+        give_back()  # what the windows needed; these arrays are of the case's size
+        entropy = self.weight  # has done its duty
+        for place in range(len(entropy)):  # plane by plane: no second array of all classes
+            entropy[place] = surprise(probability[:, place]).sum(0)
         return Uncertainty(
             **self.sums,
-            total=self.sums["epistemic"] + self.sums["aleatoric"],
+            total=zeros(*entropy.shape).add_(self.sums["epistemic"]).add_(self.sums["aleatoric"]),
             entropy_nats=entropy,
-            mutual_information_nats=(entropy - self.sums["expected_entropy_nats"]).clamp_(min=0),
+            mutual_information_nats=zeros(*entropy.shape)
+            .add_(entropy)
+            .sub_(self.sums["expected_entropy_nats"])
+            .clamp_(min=0),
         )
 
     def _disagreement(self) -> float:
