@@ -337,7 +337,7 @@ def test_a_layout_that_is_asked_for_and_not_there(tmp_path: Path) -> None:
 
 def test_participants_that_name_no_case_are_refused(brats: Path) -> None:
     (brats / "participants.csv").write_text("subject,split\nsub-01,train\n")
-    with pytest.raises(DataError, match=r"none of the 6 cases is in its column 'subject', the fir"):
+    with pytest.raises(DataError, match=r"none of the 6 cases is in its column 'subject'"):
         read_cohort(brats, modality="mri")
 
 

@@ -111,10 +111,10 @@ def _with_participants(root: Path, cases: tuple[Case, ...]) -> tuple[Case, ...]:
     if key is None:
         raise DataError(f"{table}: no column {' or '.join(_ID_COLUMNS)} that names the case")
     rows = {row[key]: row for row in tables.read_csv(table)}
-    if cases and not rows.keys() & {case.id for case in cases}:
+    if cases and not rows.keys() & {name for case in cases for name in (case.id, case.patient)}:
         raise DataError(
-            f"{table}: none of the {len(cases)} cases is in its column '{key}', the first is "
-            f"{cases[0].id}; name them so, or remove the table"
+            f"{table}: none of the {len(cases)} cases is in its column '{key}', nor a patient; the "
+            f"first case is {cases[0].id}; name them so, or remove the table"
         )
     return tuple(
         replace(
@@ -124,7 +124,7 @@ def _with_participants(root: Path, cases: tuple[Case, ...]) -> tuple[Case, ...]:
             protocol=row.get("protocol") or case.protocol,
             part=tables.part_of(row.get("split", ""), where=f"{table}, {case.id}") or case.part,
         )
-        if (row := rows.get(case.id))
+        if (row := rows.get(case.id) or rows.get(case.patient))
         else case
         for case in cases
     )
