@@ -200,6 +200,7 @@ def memory(unit: Network, exact: WeightBank, shared: WeightBank, x: Tensor) -> N
     if sys.platform == "linux":
         # Large blocks go back to the kernel at once, so that resident memory shows what is held.
         libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 1 << 16)
         libc.mallopt(-3, 1 << 16)
         libc.malloc_trim(0)
     runs: dict[str, Candidate] = {"one plain pass": lambda: unit(x).segmentation.softmax(1)}
