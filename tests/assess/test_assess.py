@@ -163,8 +163,12 @@ def test_probes_are_spread_over_all_cases() -> None:
 
 def test_validation_scores_with_the_mean_over_regions(model: Trained, store: Store) -> None:
     scores = assess.validate(model.network, store, list(store.indices("val")), model.config)
-    assert set(scores) == {"dice", "score", "constant"}
+    assert set(scores) == {"dice", "nll", "score", "constant"}
     assert 0 <= scores["score"] <= 1
+    likely = model.config.train.model_copy(update={"keep": "likelihood"})
+    config = model.config.model_copy(update={"train": likely})
+    again = assess.validate(model.network, store, list(store.indices("val")), config)
+    assert again["score"] == -again["nll"] == -scores["nll"]
     assert torch.is_grad_enabled()
 
 

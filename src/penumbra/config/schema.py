@@ -234,6 +234,11 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations")
     compile: bool = Field(False, description="torch.compile the encoder")
     validate_every: int = Field(200, ge=0, description="steps; 0: never")
+    keep: Literal["score", "likelihood"] = Field(
+        "score",
+        description="which weights are kept: best validation Dice and AUROC, or the most likely "
+        "labels, which stops before over-confidence",
+    )
     checkpoint_every: int = Field(100, ge=1)
 
 
