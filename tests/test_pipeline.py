@@ -37,6 +37,7 @@ SHAPES: dict[Modality, tuple[int, ...]] = {
 
 TOP = {"mri": "heads.segmentation.last.weight", "xray": "heads.findings.last.weight"}
 """The last layer of the task's head."""
+KEPT = ("best", "last")
 
 
 def lean(modality: Modality, **overrides: object) -> Config:
@@ -182,3 +183,16 @@ def test_the_encoders_rate_spares_what_pre_training_learned_and_nothing_else(
     start = pipeline._network(config, pipeline._ground(config, data, tmp_path / "ground"))
     moved = [n for n, p in start.encoder.named_parameters() if not torch.equal(p, fresh[n])]
     assert len(moved) == len(list(start.encoder.parameters()))
+
+
+@pytest.mark.parametrize("keep", ["last", "likelihood"])
+def test_the_model_has_the_weights_that_were_asked_for(
+    phantoms: Path, tmp_path: Path, keep: str
+) -> None:
+    config = lean("mri", **{"train.keep": keep, "train.validate_every": 1, "pretrain.steps": 0})
+    pipeline.train(config, phantoms / "mri", tmp_path)
+    found = trained.load(tmp_path).network.state_dict()
+    best, last = (checkpoint.read(tmp_path / "train" / f"{k}.safetensors")[0] for k in KEPT)
+    wanted = last if keep == "last" else best
+    (key,) = (k for k in wanted if k.startswith("model/") and k.endswith(TOP["mri"]))
+    torch.testing.assert_close(found[TOP["mri"]], wanted[key])

@@ -181,6 +181,11 @@ def _train(
     if not ranks.is_first():
         return out / "model"
     stage.prepare(config.train.steps)
+    best = out / "train" / "best.safetensors"
+    if config.train.keep != "last" and best.exists():
+        tensors, record = checkpoint.read(best)
+        checkpoint.load_module(stage.module, tensors, source=best)
+        progress.console.print(f"train: the weights of step {record['step']} are kept")
     network.eval()
     if config.bayes.posterior == "laplace":
         laplace.fit(network, _images(patches, config))

@@ -234,10 +234,10 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations")
     compile: bool = Field(False, description="torch.compile the encoder")
     validate_every: int = Field(200, ge=0, description="steps; 0: never")
-    keep: Literal["score", "likelihood"] = Field(
-        "score",
-        description="which weights are kept: best validation Dice and AUROC, or the most likely "
-        "labels, which stops before over-confidence",
+    keep: Literal["last", "score", "likelihood"] = Field(
+        "last",
+        description="which weights become the model: the last ones or, of those validated since "
+        "the posterior began, those of the best Dice and AUROC or of the most likely labels",
     )
     checkpoint_every: int = Field(100, ge=1)
 
