@@ -10,6 +10,7 @@ from tests.test_pipeline import lean
 from penumbra import crossval, pipeline
 from penumbra.data.phantom import write_phantom
 from penumbra.data.tables import read_csv
+from penumbra.errors import ConfigError
 from penumbra.evaluate.protocol import Row, from_json
 from penumbra.types import Modality
 
@@ -41,6 +42,13 @@ def test_segmentations_of_all_folds_are_one_part(
     again = lean("mri", **{"evaluate.attack_eps": [], "evaluate.severities": []})
     assert crossval.run(again, tmp_path / "data", tmp_path / "out", folds=2) == metrics
     assert metrics.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["holdout_site", "fold"])
+def test_the_test_part_is_chosen_once(tmp_path: Path, name: str) -> None:
+    chosen = lean("mri", **{f"data.{name}": "1/2"})
+    with pytest.raises(ConfigError, match="--folds chooses the test parts"):
+        crossval.run(chosen, tmp_path, tmp_path / "out", folds=2)
 
 
 def test_findings_are_ranked_within_folds(tmp_path: Path) -> None:

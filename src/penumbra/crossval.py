@@ -15,6 +15,7 @@ from penumbra import pipeline
 from penumbra.assess.curves import column, table_text
 from penumbra.config import Config, load
 from penumbra.data.tables import read_csv
+from penumbra.errors import ConfigError
 from penumbra.evaluate.findings import SUPPORTED, Findings, score_folds
 from penumbra.evaluate.protocol import (
     ALL,
@@ -43,8 +44,11 @@ def run(
     Run again to continue where it stopped.
 
     Raises:
+        ConfigError: ``data.holdout_site`` or ``data.fold`` chooses the test part already.
         ConfigError, DataError: as ``pipeline.run``.
     """
+    if config.data.holdout_site or config.data.fold:
+        raise ConfigError("--folds chooses the test parts; leave out data.holdout_site, data.fold")
     runs = []
     for k in range(1, folds + 1):
         part = config.data.model_copy(update={"fold": f"{k}/{folds}"})

@@ -46,5 +46,8 @@ def zeros(*shape: int) -> Tensor:
     count = math.prod(shape)
     if not count:
         return torch.zeros(shape)
-    room = mmap.mmap(-1, 4 * count)
+    if sys.platform == "win32":
+        room = mmap.mmap(-1, 4 * count)
+    else:
+        room = mmap.mmap(-1, 4 * count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.from_numpy(np.frombuffer(room, dtype=np.float32)).view(shape)
