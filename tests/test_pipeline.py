@@ -1,5 +1,6 @@
 """Files in, report out, on the phantoms; the same seed gives the same numbers, another does not."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -187,12 +188,20 @@ def test_the_encoders_rate_spares_what_pre_training_learned_and_nothing_else(
 
 @pytest.mark.parametrize("keep", ["last", "likelihood"])
 def test_the_model_has_the_weights_that_were_asked_for(
-    phantoms: Path, tmp_path: Path, keep: str
+    phantoms: Path, tmp_path: Path, keep: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looks = itertools.count()  # every look is worse than the one before
+    monkeypatch.setattr(pipeline.assess, "validate", lambda *_: {"score": -float(next(looks))})
     config = lean("mri", **{"train.keep": keep, "train.validate_every": 1, "pretrain.steps": 0})
     pipeline.train(config, phantoms / "mri", tmp_path)
     found = trained.load(tmp_path).network.state_dict()
     best, last = (checkpoint.read(tmp_path / "train" / f"{k}.safetensors")[0] for k in KEPT)
-    wanted = last if keep == "last" else best
+    wanted, other = (last, best) if keep == "last" else (best, last)
     (key,) = (k for k in wanted if k.startswith("model/") and k.endswith(TOP["mri"]))
     torch.testing.assert_close(found[TOP["mri"]], wanted[key])
+    assert not torch.equal(wanted[key], other[key])
+
+
+def test_nothing_is_chosen_where_nothing_is_validated() -> None:
+    with pytest.raises(ConfigError, match="keep score chooses by validation"):
+        lean("mri", **{"train.keep": "score", "train.validate_every": 0})

@@ -49,15 +49,17 @@ def run(
     """
     if config.data.holdout_site or config.data.fold:
         raise ConfigError("--folds chooses the test parts; leave out data.holdout_site, data.fold")
-    runs = []
-    for k in range(1, folds + 1):
-        part = config.data.model_copy(update={"fold": f"{k}/{folds}"})
-        fold = config.model_copy(update={"data": part})
-        runs.append(out / f"fold-{k}")
-        done = (runs[-1] / "report.html").exists() and load(runs[-1] / "config.yaml") == fold
-        if not done:
-            pipeline.run(fold, data, runs[-1], deadline=deadline)
-    return pool(runs, out) if ranks.is_first() else out / "metrics.json"
+    runs = [out / f"fold-{k}" for k in range(1, folds + 1)]
+    with ranks.joined():
+        for k, run in enumerate(runs, start=1):
+            part = config.data.model_copy(update={"fold": f"{k}/{folds}"})
+            fold = config.model_copy(update={"data": part})
+            if not (run / "report.html").exists() or load(run / "config.yaml") != fold:
+                pipeline.run(fold, data, run, deadline=deadline)
+        if ranks.is_first():
+            pool(runs, out)
+        ranks.wait()
+    return out / "metrics.json"
 
 
 def pool(runs: Sequence[Path], out: Path) -> Path:

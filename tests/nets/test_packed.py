@@ -8,6 +8,10 @@ from penumbra.bayes.operation import operation_of
 from penumbra.nets import packed
 from penumbra.nets.upconv import UpConv
 
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN here"
+)
+
 LAYERS = {
     "2-D": (nn.Conv2d(6, 8, 3, padding=1), (7, 5)),
     "stride, groups": (nn.Conv2d(6, 8, 3, stride=2, padding=1, groups=2), (7, 5)),

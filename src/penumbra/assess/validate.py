@@ -24,8 +24,8 @@ def validate(
 
     With ``train.keep: likelihood`` the score is minus ``nll``, the negative log-likelihood in nats
     of the body's voxels and of the stated findings. A figure that is defined for none of the cases
-    counts as 0. ``constant`` is 1 where a head gives
-    the same answer for all of them (``assess.constant``).
+    counts as 0. ``constant`` is 1 where a head gives the same answer for all of them
+    (``assess.constant``).
     Posterior draws would be fairer but several times dearer; two are enough to steer.
     """
     draws = bank(network, draws=2, generator=torch.Generator().manual_seed(config.seed))

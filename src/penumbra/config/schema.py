@@ -52,8 +52,7 @@ class Data(Section):
     fold: str | None = Field(
         None,
         pattern=r"^[1-9]\d*/[1-9]\d*$",
-        description="k/n: the k-th of n equal parts of the patients is the test part, whatever "
-        "parts the cohort gives (cross-validation)",
+        description="k/n: the test part is the k-th of n parts of the patients (cross-validation)",
     )
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
@@ -235,11 +234,15 @@ class Train(Section):
     compile: bool = Field(False, description="torch.compile the encoder")
     validate_every: int = Field(200, ge=0, description="steps; 0: never")
     keep: Literal["last", "score", "likelihood"] = Field(
-        "last",
-        description="which weights become the model: the last ones or, of those validated since "
-        "the posterior began, those of the best Dice and AUROC or of the most likely labels",
+        "last", description="weights of the last step, or those best validated with a posterior"
     )
     checkpoint_every: int = Field(100, ge=1)
+
+    @model_validator(mode="after")
+    def _something_is_validated_to_choose_by(self) -> "Train":
+        if self.keep != "last" and not self.validate_every:
+            raise ValueError(f"keep {self.keep} chooses by validation; validate_every is 0")
+        return self
 
 
 class Evaluate(Section):

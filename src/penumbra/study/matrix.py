@@ -118,7 +118,8 @@ def begin(study: Study) -> None:
 def settled(config: Config) -> Config:
     """The same with the split fixed over seeds, and nothing validated that nothing is chosen by."""
     tree = config.model_dump(mode="json")
-    tree["train"]["validate_every"] = 0
+    if tree["train"]["keep"] == "last":
+        tree["train"]["validate_every"] = 0
     tree["data"]["split_seed"] = tree["data"]["split_seed"] or SPLIT_SEED
     return Config.model_validate(tree)
 
