@@ -65,12 +65,11 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _fold_is_one_of_several(self) -> "Data":
-        if self.fold is not None:
-            which, count = map(int, self.fold.split("/"))
-            if count < 2 or which > count:
-                raise ValueError(f"fold {self.fold}: write it as 1/5, 2/5, ... 5/5")
-            if self.holdout_site is not None:
-                raise ValueError("fold and holdout_site both choose the test part; give one")
+        which, count = map(int, (self.fold or "1/2").split("/"))
+        if count < 2 or which > count or (self.fold and self.holdout_site):
+            raise ValueError(
+                f"fold {self.fold}: one of 1/5, ... 5/5, and no holdout_site beside it"
+            )
         return self
 
     @model_validator(mode="after")
