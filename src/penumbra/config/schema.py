@@ -50,9 +50,7 @@ class Data(Section):
         None, description="this site's patients become the test part, no others; all else trains"
     )
     fold: str | None = Field(
-        None,
-        pattern=r"^[1-9]\d*/[1-9]\d*$",
-        description="k/n: the test part is the k-th of n parts of the patients (cross-validation)",
+        None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="k/n: the k-th of n folds is tested"
     )
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable case does")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")
